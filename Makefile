@@ -1,0 +1,37 @@
+# besom's commands, the same for people and for CI. Each runs in .venv, which .ci/venv makes from
+# requirements.lock and renews when the lock or pyproject.toml changed.
+#
+#   make sweep PYTHON=python3.12     another interpreter (3.11, 3.12 or 3.13)
+#   make test ARGS="-k geometry"     more arguments for the command itself
+
+BIN := .venv/bin
+
+.PHONY: help venv sweep ui test test-services lint lock
+
+help: ## this list
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+
+venv: ## .venv with the locked packages and besom itself, editable
+	@sh .ci/venv $(firstword $(MAKECMDGOALS))
+
+sweep: venv ## the first sweep: 12 trials on 5,000 digits
+	@$(BIN)/besom sweep quick $(ARGS)
+
+ui: venv ## the MLflow UI on the store
+	@$(BIN)/besom ui $(ARGS)
+
+test: venv ## the core suite, with coverage
+	@$(BIN)/python -m pytest --cov $(ARGS)
+
+test-services: venv ## the tests that need a browser, a server or another environment
+	@$(BIN)/python -m pytest -m service $(ARGS)
+
+lint: venv ## ruff and mypy, as strict as pyproject.toml says
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+lock: ## requirements.lock anew from pyproject.toml; ARGS=--upgrade takes newer versions; needs uv
+	@command -v uv >/dev/null || { echo "besom: make lock needs uv, which is not on PATH. Try: pip install uv" >&2; exit 2; }
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+		--group dev pyproject.toml --output-file requirements.lock $(ARGS)
