@@ -1,0 +1,37 @@
+"""What must be fixed before a trial so that it gives the same bits anywhere on one kind of CPU.
+
+Pure arithmetic and environment variables; TensorFlow is not imported here, because the variables
+count only when they are set before it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def runtime_environment(threads: int) -> dict[str, str]:
+    """Return the environment variables of a training process with so many threads, GPUs hidden."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "TF_NUM_INTEROP_THREADS": str(threads),
+        "TF_ENABLE_ONEDNN_OPTS": "1",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "KERAS_BACKEND": "tensorflow",
+        "PYTHONHASHSEED": "0",
+    }
+
+
+def fix_runtime(threads: int, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Set the environment of this process and of those it starts; call before TensorFlow is imported."""
+    environment.update(runtime_environment(threads))
+
+
+def epoch_order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
+    """Return the order, shape (n,), in which epoch ``epoch`` (from 0) visits ``n`` training images."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
