@@ -1,0 +1,57 @@
+"""The seam between a sweep and whatever runs its trials: jobs in, reports and results out.
+
+A Hydra launcher that can run trials without batches has one method more, ``engine()``, which gives an
+`Engine`. Knows nothing of lanes, Ray, Optuna or Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig
+
+OnReport = Callable[[int, float], bool]
+"""Takes (step, value) of a running trial and returns True when it is to be pruned."""
+
+
+class WorkerDied(Exception):
+    """The process that ran the job died; set as the exception of the job's future."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial, composed.
+
+    Args:
+        number: the trial's number, which is Hydra's job number.
+        config: the composed config with its ``hydra`` node, ``hydra.job.num`` set.
+        run_id: the run that the parent made for it, None where nothing is tracked.
+    """
+
+    number: int
+    config: DictConfig
+    run_id: str | None = None
+
+
+class Engine(Protocol):
+    """Runs jobs on workers; single-threaded: callbacks and futures are served inside `wait`."""
+
+    @property
+    def capacity(self) -> int:
+        """How many jobs can run at the same time."""
+
+    def submit(self, job: Job, on_report: OnReport) -> Future[JobReturn]:
+        """Take a job; its future ends with the job's return or with `WorkerDied`."""
+
+    def wait(self, timeout: float) -> None:
+        """Serve the reports and results that come in next; return after ``timeout`` seconds at the latest."""
+
+    def cancel(self, jobs: Collection[Future[JobReturn]]) -> None:
+        """Stop running jobs at once; their futures end as cancelled or with `WorkerDied`."""
+
+    def close(self) -> None:
+        """Stop all workers and wait for their end; running jobs are lost."""

@@ -1,0 +1,294 @@
+"""Warm worker processes on this machine: spawned once, each runs one job after another.
+
+One event loop over pipes and process sentinels, in the parent's own thread. An executor would not do:
+its workers outlive a killed parent for ever. Knows nothing of Hydra, Optuna or Keras: a lane calls
+the runner it was started with on whatever it is sent.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from besom.engine import OnReport, WorkerDied
+
+Runner = Callable[[Any, OnReport], Any]
+"""What a lane does with a job: called as ``runner(job, channel)``; its return crosses back."""
+
+CONTEXT = multiprocessing.get_context("spawn")  # a forked TensorFlow hangs
+GRACE_SECONDS = 5.0
+MAX_DEAD_STARTS = 3
+
+
+@dataclass(frozen=True)
+class LaneSetup:
+    """What every lane of a pool starts with.
+
+    Args:
+        runner: called for each job, crosses by cloudpickle.
+        preload: modules imported at the start, while the parent is still busy with its own.
+        log_folder: where what a lane prints goes, one file a lane; None leaves it on the terminal.
+        jobs_per_lane: a lane is replaced after so many jobs; 0 is never.
+    """
+
+    runner: Runner
+    preload: Sequence[str] = ()
+    log_folder: Path | None = None
+    jobs_per_lane: int = 0
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class LanePool:
+    """So many lanes, a queue before them, and the loop that serves both.
+
+    Args:
+        n_lanes: how many processes.
+        setup: what they start with.
+    """
+
+    def __init__(self, n_lanes: int, setup: LaneSetup) -> None:
+        self._setup = setup
+        self._queue: deque[_Work] = deque()
+        self._lanes = [_Lane(index, setup) for index in range(n_lanes)]
+        self._dead_starts = 0
+
+    @property
+    def capacity(self) -> int:
+        return len(self._lanes)
+
+    def submit(self, job: Any, on_report: OnReport) -> Future[Any]:
+        """Queue a job for the next free lane."""
+        future: Future[Any] = Future()
+        self._queue.append(_Work(job, on_report, future))
+        self._feed()
+        return future
+
+    def wait(self, timeout: float) -> None:
+        """Serve what lanes send next; return after ``timeout`` seconds at the latest."""
+        ready = wait(
+            [lane.connection for lane in self._lanes] + [lane.process.sentinel for lane in self._lanes], timeout
+        )
+        for lane in list(self._lanes):
+            if lane.connection in ready:
+                self._serve(lane)
+            elif lane.process.sentinel in ready:
+                self._bury(lane)
+        self._feed()
+
+    def cancel(self, futures: Collection[Future[Any]]) -> None:
+        """Take queued jobs back and kill the lanes of running ones; killed lanes are replaced."""
+        for work in [work for work in self._queue if work.future in futures]:
+            self._queue.remove(work)
+            work.future.cancel()
+        for lane in list(self._lanes):
+            if lane.work is not None and lane.work.future in futures:
+                lane.kill()
+                lane.was_ready = True  # its job is not to be started elsewhere
+                self._bury(lane)
+
+    def close(self) -> None:
+        """End all lanes: idle ones by asking, busy ones at once."""
+        for work in self._queue:
+            work.future.cancel()
+        self._queue.clear()
+        for lane in self._lanes:
+            lane.ask_to_end() if lane.work is None else lane.kill()
+        for lane in self._lanes:
+            lane.join()
+            if lane.work is not None:
+                lane.work.future.set_exception(WorkerDied("the lane was closed"))
+                lane.work = None
+
+    def _feed(self) -> None:
+        for lane in self._lanes:
+            if self._queue and lane.work is None:
+                lane.start_job(self._queue.popleft())
+
+    def _serve(self, lane: _Lane) -> None:
+        try:
+            kind, *content = lane.receive()
+        except (EOFError, OSError):
+            self._bury(lane)
+            return
+        if kind == "ready":
+            self._dead_starts = 0
+        elif kind == "report":
+            lane.answer(content[0], content[1])
+        else:
+            self._finish(lane, kind, content[0])
+
+    def _finish(self, lane: _Lane, kind: str, content: bytes) -> None:
+        work, lane.work = lane.work, None
+        assert work is not None, "a lane sends a result only for a job"
+        if self._setup.jobs_per_lane and lane.n_done >= self._setup.jobs_per_lane:
+            lane.ask_to_end()
+            self._replace(lane)
+        if kind == "done":
+            work.future.set_result(cloudpickle.loads(content))
+        else:
+            work.future.set_exception(RuntimeError(content.decode()))
+
+    def _bury(self, lane: _Lane) -> None:
+        """Put a new lane in the place of one that died; its job is lost, unless it never got to start it."""
+        lane.join()
+        work, lane.work = lane.work, None
+        self._dead_starts += not lane.was_ready
+        if self._dead_starts >= MAX_DEAD_STARTS * len(self._lanes):
+            raise RuntimeError(
+                f"lanes die before they can take a job ({lane.death()}); see {lane.log or 'the terminal'}"
+            )
+        self._replace(lane)
+        if work is not None and lane.was_ready:
+            work.future.set_exception(WorkerDied(lane.death()))
+        elif work is not None:
+            self._queue.appendleft(work)
+
+    def _replace(self, lane: _Lane) -> None:
+        self._lanes[self._lanes.index(lane)] = _Lane(lane.index, self._setup)
+
+
+@dataclass
+class _Work:
+    """A job on its way."""
+
+    job: Any
+    on_report: OnReport
+    future: Future[Any]
+
+
+class _Lane:
+    """The parent's side of one process."""
+
+    def __init__(self, index: int, setup: LaneSetup) -> None:
+        self.index = index
+        self.log = setup.log_folder / f"{index}.log" if setup.log_folder else None
+        self.work: _Work | None = None
+        self.n_done = 0
+        self.was_ready = False
+        self.connection, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(
+            target=_lane_main,
+            name=f"besom-lane-{index}",
+            args=(theirs, cloudpickle.dumps(setup), self.log),
+            daemon=True,
+        )
+        _start_deaf_to_interrupt(self.process)
+        theirs.close()
+
+    def start_job(self, work: _Work) -> None:
+        self.work = work
+        with suppress(OSError):  # it died meanwhile: its sentinel tells in the next turn of the loop
+            self.connection.send_bytes(cloudpickle.dumps(work.job))
+
+    def receive(self) -> tuple[Any, ...]:
+        message: tuple[Any, ...] = self.connection.recv()
+        self.was_ready = True
+        self.n_done += message[0] in ("done", "failed")
+        return message
+
+    def answer(self, step: int, value: float) -> None:
+        prune = self.work.on_report(step, value) if self.work is not None else True
+        with suppress(OSError):
+            self.connection.send(prune)
+
+    def ask_to_end(self) -> None:
+        with suppress(OSError):
+            self.connection.send_bytes(b"")
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def join(self) -> None:
+        self.process.join(GRACE_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.connection.close()
+
+    def death(self) -> str:
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            return f"the lane was killed by {signal.Signals(-code).name}"
+        return f"the lane ended with exit code {code}"
+
+
+def _start_deaf_to_interrupt(process: Any) -> None:
+    """Start a process that ignores SIGINT from its first instruction: Ctrl-C is the parent's to handle."""
+    if threading.current_thread() is not threading.main_thread():
+        process.start()
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _lane_main(connection: Connection, setup_bytes: bytes, log: Path | None) -> None:
+    """Run jobs until told to end, or until the parent dies."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    if log is not None:
+        _print_into(log)
+    setup: LaneSetup = cloudpickle.loads(setup_bytes)
+    for module in setup.preload:
+        importlib.import_module(module)
+    connection.send(("ready",))
+    while message := _next_message(connection):
+        connection.send(_run(setup.runner, message, connection))
+
+
+def _next_message(connection: Connection) -> bytes:
+    try:
+        return connection.recv_bytes()
+    except EOFError:
+        return b""
+
+
+def _run(runner: Runner, message: bytes, connection: Connection) -> tuple[str, bytes]:
+    """Return ("done", pickled result), or ("failed", traceback) where even the runner failed."""
+
+    def channel(step: int, value: float) -> bool:
+        connection.send(("report", step, value))
+        return bool(connection.recv())
+
+    try:
+        return "done", cloudpickle.dumps(runner(cloudpickle.loads(message), channel))
+    except BaseException:  # also SystemExit: whatever a job does, the lane lives on
+        return "failed", traceback.format_exc().encode()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a lane is always a child"
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _print_into(log: Path) -> None:
+    """Send standard output and error, those of C++ included, to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)

@@ -1,0 +1,161 @@
+"""The thin adapter between Hydra and lanes: composes jobs, runs them in a lane as Hydra runs any job.
+
+Knows nothing of Optuna and of what the task is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.basecontainer import BaseContainer
+
+from besom.engine import Job, OnReport
+from besom.errors import ConfigError, TrialPruned
+from besom.lanes import LanePool, LaneSetup, usable_cores
+from besom.reporting import TrialHandle, running
+from besom.results import TrialResult
+
+
+def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[str], number: int) -> DictConfig:
+    """Compose one job's config from its overrides, as Hydra's own launchers do."""
+    config = context.config_loader.load_sweep_config(master, list(overrides))
+    with open_dict(config):
+        config.hydra.job.id = str(number)
+        config.hydra.job.num = number
+    return config
+
+
+def job_folder(config: DictConfig) -> Path:
+    """Return the folder of a composed job."""
+    return Path(str(OmegaConf.select(config, "hydra.sweep.dir"))) / str(OmegaConf.select(config, "hydra.sweep.subdir"))
+
+
+class LanesLauncher:
+    """An `besom.engine.Engine` of lanes that run Hydra jobs.
+
+    Args:
+        settings: the fields of ``hydra.launcher`` (`hydra_plugins.besom.BesomLanesConf`).
+    """
+
+    def __init__(self, settings: Mapping[str, Any], context: HydraContext, task_function: TaskFunction) -> None:
+        log_folder = settings["log_folder"]
+        runner = HydraRunner(context, task_function, Singleton.get_state(), _resolvers())
+        self._pool = LanePool(
+            lane_count(settings["n_lanes"], settings["threads_per_lane"]),
+            LaneSetup(
+                runner=runner,
+                preload=tuple(settings["preload"]),
+                log_folder=Path(log_folder) if log_folder else None,
+                jobs_per_lane=settings["trials_per_lane"],
+            ),
+        )
+        self._context = context
+
+    @property
+    def capacity(self) -> int:
+        return self._pool.capacity
+
+    def submit(self, job: Job, on_report: OnReport) -> Future[JobReturn]:
+        return self._pool.submit(job, on_report)
+
+    def wait(self, timeout: float) -> None:
+        self._pool.wait(timeout)
+
+    def cancel(self, jobs: Collection[Future[JobReturn]]) -> None:
+        self._pool.cancel(jobs)
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def launch(self, master: DictConfig, batch: Sequence[Sequence[str]], first_number: int) -> list[JobReturn]:
+        """Run a batch to its end, for sweepers that know only batches. Reports are heard by nobody."""
+        try:
+            futures = [
+                self.submit(
+                    Job(number, compose_job(self._context, master, overrides, number)), lambda step, value: False
+                )
+                for number, overrides in enumerate(batch, first_number)
+            ]
+            while not all(future.done() for future in futures):
+                self.wait(1.0)
+            return [future.result() for future in futures]
+        finally:
+            self.close()
+
+
+def lane_count(n_lanes: Any, threads_per_lane: int) -> int:
+    """Return how many lanes to start: a number as given, or ``auto``: usable cores ÷ threads."""
+    if n_lanes == "auto":
+        return max(1, usable_cores() // threads_per_lane)
+    if not isinstance(n_lanes, int) or isinstance(n_lanes, bool) or n_lanes < 1:
+        raise ConfigError(f"hydra.launcher.n_lanes={n_lanes!r} is not usable; expected 'auto' or a number from 1")
+    return n_lanes
+
+
+def _resolvers() -> dict[str, Any]:
+    # OmegaConf lists its resolvers nowhere in public; an app's own must be known in a lane too
+    return dict(BaseContainer._resolvers)
+
+
+@dataclass(frozen=True)
+class HydraRunner:
+    """Runs one `Job` inside a lane and leaves ``result.json`` in its folder, last."""
+
+    context: HydraContext
+    task_function: TaskFunction
+    singletons: dict[Any, Any]
+    resolvers: dict[str, Any]
+
+    def __call__(self, job: Job, channel: OnReport) -> JobReturn:
+        Singleton.set_state(self.singletons)
+        setup_globals()
+        BaseContainer._resolvers.update(self.resolvers)
+        with running(TrialHandle(job.number, job.run_id, channel)) as handle:
+            returned = self._run(job)
+        result_of(returned, handle).write(job_folder(job.config))
+        return returned
+
+    def _run(self, job: Job) -> JobReturn:
+        try:
+            return run_job(
+                task_function=self.task_function,
+                config=job.config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+                hydra_context=self.context,
+            )
+        except SystemExit as exit_:  # run_job lets it through, and it must not end the lane
+            error = RuntimeError(f"the task called sys.exit({exit_.code})")
+            return JobReturn(status=JobStatus.FAILED, _return_value=error)
+
+
+def result_of(returned: JobReturn, handle: TrialHandle) -> TrialResult:
+    """Judge what a job returned: a finite number is COMPLETE, all else has its reason."""
+    value = returned._return_value  # the property raises what the job raised
+    if returned.status is JobStatus.COMPLETED:
+        return _completed(value, handle)
+    if isinstance(value, TrialPruned):
+        return TrialResult(handle.number, "PRUNED", reason=str(value), facts=handle.facts)
+    reason = f"{type(value).__name__}: {value}"
+    return TrialResult(handle.number, "FAIL", reason=reason, facts=handle.facts)
+
+
+def _completed(value: Any, handle: TrialHandle) -> TrialResult:
+    try:
+        number = float(cast(Any, value))
+    except (TypeError, ValueError):
+        reason = f"the task returned {value!r}; expected a finite number"
+        return TrialResult(handle.number, "FAIL", reason=reason, facts=handle.facts)
+    if not math.isfinite(number):
+        reason = f"the objective is {number}; expected a finite number"
+        return TrialResult(handle.number, "FAIL", reason=reason, facts=handle.facts)
+    return TrialResult(handle.number, "COMPLETE", number, facts=handle.facts)

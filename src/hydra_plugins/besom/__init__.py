@@ -1,0 +1,80 @@
+"""What Hydra discovers of besom: two thin classes; imported at the start of every Hydra app.
+
+``hydra/sweeper=besom`` and ``hydra/launcher=besom_lanes``. Everything heavy is imported when a sweep starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from besom.hydra_conf import BesomLanesConf, BesomSweeperConf
+from besom.options import PRUNERS, SAMPLERS
+
+if TYPE_CHECKING:
+    from besom.launcher import LanesLauncher
+
+
+class BesomSweeper(Sweeper):
+    """Hydra's door to `besom.sweeper`."""
+
+    hydra_context: HydraContext
+    config: DictConfig
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+        self.config = config
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from besom.sweeper import sweep
+
+        return sweep(self.settings, self.config, self.hydra_context, self.task_function, arguments)
+
+
+class BesomLanes(Launcher):
+    """Hydra's door to `besom.launcher`: a launcher with one more method, `engine`."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+        self._lanes: LanesLauncher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+        self.config = config
+
+    def engine(self) -> LanesLauncher:
+        """Return the warm lanes, started when first asked for."""
+        if self._lanes is None:
+            from besom.launcher import LanesLauncher
+
+            self._lanes = LanesLauncher(self.settings, self.hydra_context, self.task_function)
+        return self._lanes
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        return self.engine().launch(self.config, job_overrides, initial_job_idx)
+
+
+def register() -> None:
+    """Put the config groups into Hydra's config store."""
+    store = ConfigStore.instance()
+    store.store(group="hydra/sweeper", name="besom", node=BesomSweeperConf, provider="besom")
+    store.store(group="hydra/launcher", name="besom_lanes", node=BesomLanesConf, provider="besom")
+    for name, node in SAMPLERS.items():
+        store.store(group="hydra/sweeper/sampler", name=name, node=node, provider="besom")
+    for name, node in PRUNERS.items():
+        store.store(group="hydra/sweeper/pruner", name=name, node=node, provider="besom")
+
+
+register()

@@ -1,0 +1,220 @@
+"""Lanes: real processes, a cheap runner; what they run, how they die, what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from besom.engine import OnReport, WorkerDied
+from besom.lanes import LanePool, LaneSetup
+
+
+def runner(job: Any, channel: OnReport) -> Any:
+    """Do what the job says: a small language of misdeeds."""
+    match job:
+        case ("pid",):
+            return os.getpid()
+        case ("echo", value):
+            return value
+        case ("report", values):
+            return [channel(step, value) for step, value in enumerate(values)]
+        case ("die", number):
+            os.kill(os.getpid(), number)
+        case ("exit", code):
+            sys.exit(code)
+        case ("raise", text):
+            raise ValueError(text)
+        case ("sleep", seconds):
+            time.sleep(seconds)
+        case ("print", text):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            os.write(2, b" and below Python")
+
+
+def deaf(step: int, value: float) -> bool:
+    return False
+
+
+@contextmanager
+def lanes(n: int = 1, **setup: Any) -> Iterator[LanePool]:
+    with closing(LanePool(n, LaneSetup(runner, **setup))) as pool:
+        yield pool
+
+
+def settled(pool: LanePool, *futures: Future[Any], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not all(future.done() for future in futures):
+        assert time.monotonic() < end, "a job did not end"
+        pool.wait(0.5)
+
+
+def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_a_lane_runs_one_job_after_another_in_one_warm_process() -> None:
+    with lanes() as pool:
+        futures = [pool.submit(("pid",), deaf) for _ in range(3)]
+        settled(pool, *futures)
+    assert len({future.result() for future in futures}) == 1
+
+
+def test_a_lane_is_replaced_after_its_number_of_jobs() -> None:
+    with lanes(jobs_per_lane=2) as pool:
+        futures = [pool.submit(("pid",), deaf) for _ in range(4)]
+        settled(pool, *futures)
+    pids = [future.result() for future in futures]
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+def test_a_free_lane_does_not_wait_for_a_busy_one() -> None:
+    with lanes(2) as pool:
+        slow = pool.submit(("sleep", 20), deaf)
+        quick = [pool.submit(("echo", n), deaf) for n in range(3)]
+        settled(pool, *quick)
+        assert [future.result() for future in quick] == [0, 1, 2]
+        assert not slow.done()
+
+
+def test_reports_reach_the_parent_and_its_answer_comes_back() -> None:
+    heard = []
+
+    def on_report(step: int, value: float) -> bool:
+        heard.append((step, value))
+        return value > 1
+
+    with lanes() as pool:
+        future = pool.submit(("report", [0.5, 1.5]), on_report)
+        settled(pool, future)
+    assert heard == [(0, 0.5), (1, 1.5)]
+    assert future.result() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("job", "message"), [(("raise", "boom"), "ValueError: boom"), (("exit", 3), "SystemExit: 3")], ids=["raise", "exit"]
+)
+def test_a_job_that_fails_leaves_its_lane_alive(job: tuple[str, Any], message: str) -> None:
+    with lanes() as pool:
+        first = pool.submit(("pid",), deaf)
+        failed = pool.submit(job, deaf)
+        after = pool.submit(("pid",), deaf)
+        settled(pool, first, failed, after)
+    assert message in str(failed.exception())
+    assert first.result() == after.result()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=["killed", "segfault"])
+def test_a_dead_lane_is_told_by_its_signal_and_replaced(number: signal.Signals) -> None:
+    with lanes() as pool:
+        died = pool.submit(("die", number), deaf)
+        after = pool.submit(("echo", "alive"), deaf)
+        settled(pool, died, after)
+    assert isinstance(died.exception(), WorkerDied)
+    assert number.name in str(died.exception())
+    assert after.result() == "alive"
+
+
+def test_a_lane_killed_from_outside_while_idle_is_replaced() -> None:
+    with lanes() as pool:
+        first = pool.submit(("pid",), deaf)
+        settled(pool, first)
+        os.kill(first.result(), signal.SIGKILL)
+        until(lambda: not psutil.pid_exists(first.result()) or psutil.Process(first.result()).status() == "zombie")
+        pool.wait(1)
+        second = pool.submit(("pid",), deaf)
+        settled(pool, second)
+    assert second.result() != first.result()
+
+
+def test_cancel_kills_the_running_job_and_frees_the_lane() -> None:
+    with lanes() as pool:
+        slow = pool.submit(("sleep", 60), deaf)
+        queued = pool.submit(("sleep", 60), deaf)
+        pool.cancel([slow, queued])
+        after = pool.submit(("echo", 1), deaf)
+        settled(pool, after)
+        assert isinstance(slow.exception(), WorkerDied)
+        assert queued.cancelled()
+
+
+def test_close_leaves_no_process_behind() -> None:
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with lanes(2) as pool:
+        busy = pool.submit(("sleep", 60), deaf)
+        idle = pool.submit(("echo", 1), deaf)
+        settled(pool, idle)
+    names = [
+        child.cmdline() for child in psutil.Process().children(recursive=True) if child.pid not in before
+    ]
+    assert not [name for name in names if "resource_tracker" not in str(name)]
+    assert isinstance(busy.exception(), WorkerDied)
+
+
+def test_what_a_lane_prints_goes_to_its_log_even_from_below_python(tmp_path: Path) -> None:
+    with lanes(log_folder=tmp_path) as pool:
+        settled(pool, pool.submit(("print", "from Python"), deaf))
+    assert (tmp_path / "0.log").read_text() == "from Python and below Python"
+
+
+def test_lanes_that_cannot_start_end_the_pool_with_the_reason(tmp_path: Path) -> None:
+    with (
+        lanes(preload=["no_such_module"], log_folder=tmp_path) as pool,
+        pytest.raises(RuntimeError, match=r"lanes die before they can take a job .*exit code 1.*0\.log"),
+    ):
+        settled(pool, pool.submit(("echo", 1), deaf))
+    assert "No module named 'no_such_module'" in (tmp_path / "0.log").read_text()
+
+
+PARENT = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from besom.lanes import LanePool, LaneSetup
+from test_lanes import runner, deaf
+if __name__ == "__main__":
+    pool = LanePool(2, LaneSetup(runner))
+    pid = pool.submit(("pid",), deaf)
+    while not pid.done():
+        pool.wait(0.5)
+    pool.submit(("sleep", 60), deaf)
+    pool.submit(("sleep", 60), deaf)
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "kill"])
+def test_lanes_end_by_themselves_when_their_parent_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(tests=str(Path(__file__).parent)))
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ready\n"
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert len(children) >= 2
+        parent.send_signal(number)
+    until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+
+
+def test_ctrl_c_in_the_terminal_does_not_reach_a_lane() -> None:
+    with lanes() as pool:
+        pid = pool.submit(("pid",), deaf)
+        settled(pool, pid)
+        os.kill(pid.result(), signal.SIGINT)
+        after = pool.submit(("pid",), deaf)
+        settled(pool, after)
+    assert after.result() == pid.result()
