@@ -1,0 +1,87 @@
+"""Keeps the study and the tracker in step: the study is told first, the run follows.
+
+Whatever dies in between leaves the study right, and `Ledger.mend` brings the runs after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from besom.results import TrialResult
+from besom.study import LOST, UNASKED, Asked, SweepStudy, outcome
+from besom.tracker import Tracker
+
+
+class Ledger:
+    """The two books of a sweep, written together.
+
+    Args:
+        retries: how often a point whose lane died is tried again.
+    """
+
+    def __init__(self, study: SweepStudy, tracker: Tracker, folder: Path, retries: int) -> None:
+        self.study = study
+        self._tracker = tracker
+        self._folder = folder
+        self._retries = retries
+        self._is_open = False
+
+    def open(self, config: Mapping[str, Any]) -> None:
+        """Open the tracker's side of the sweep and close what a dead parent left open."""
+        self._tracker.open_sweep(self.study.name, config)
+        self._is_open = True
+        self._mend()
+
+    def start(self, asked: Asked, config: Mapping[str, Any]) -> str | None:
+        """Make the trial's run and store its id with the trial, before anything is trained."""
+        tags = {} if asked.retry_of is None else {"retry_of": str(asked.retry_of)}
+        run_id = self._tracker.start_trial(asked.number, config, tags)
+        if run_id is not None:
+            self.study.note(asked.number, run_id=run_id)
+        return run_id
+
+    def finish(self, result: TrialResult, run_id: str | None, why: str | None = None) -> None:
+        """Write down how a trial ended by itself."""
+        self.study.finish(result, why)
+        if run_id is not None:
+            self._tracker.end_trial(run_id, result.state, result.reason, died=False)
+
+    def lose(self, number: int, run_id: str | None, why: str, reason: str) -> bool:
+        """Write down a trial that was ended from outside; return True when its point is to be tried again."""
+        again = self.study.lose(number, why, reason, self._retries)
+        if run_id is not None:
+            self._tracker.end_trial(run_id, "FAIL", reason, died=True)
+        return again
+
+    def close(self, finished: bool) -> None:
+        """Write the counts and the best trial to the parent run and end it."""
+        if not self._is_open:
+            return
+        counts, best = self.study.counts, self.study.best
+        summary = {"n_complete": counts.complete, "n_pruned": counts.pruned, "n_failed": counts.failed}
+        if best is not None and best.value is not None:
+            summary["best_objective"] = best.value  # type: ignore[assignment]
+        self._tracker.close_sweep(summary, best.number if best else None, finished)
+
+    def _mend(self) -> None:
+        for trial in self.study.left_running():
+            result = TrialResult.read(self._folder / str(trial.user_attrs.get("job", trial.number)))
+            if "point" not in trial.user_attrs:
+                self.study.lose(trial.number, UNASKED, "its parent died before it had a point", self._retries)
+            elif result is not None:
+                self.study.finish(result)
+            else:
+                self.study.lose(trial.number, "parent_died", "its parent died", self._retries)
+        for run_id, number in self._tracker.running_trials():
+            self._end_as_study_has_it(run_id, number)
+
+    def _end_as_study_has_it(self, run_id: str, number: int) -> None:
+        trials = self.study.trials
+        trial = trials[number] if number < len(trials) else None
+        if trial is not None and trial.user_attrs.get("run_id") == run_id:
+            died = outcome(trial) in LOST
+            self._tracker.end_trial(run_id, trial.state.name, trial.user_attrs.get("reason"), died=died)
+        else:  # its parent died between making the run and storing its id
+            self._tracker.end_trial(run_id, "FAIL", "its parent died", died=True)

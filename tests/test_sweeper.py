@@ -1,0 +1,314 @@
+"""The sweep's promises on a cheap function, through a real Hydra app, with real kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+
+from besom.study import OWN, load_study, outcome
+
+APP = Path(__file__).parent / "apps" / "toy.py"
+SPACE = ("x=1,2,3", "y=range(0,4)")  # 12 points
+
+
+class Toy:
+    """The toy app in one folder, and what its study holds."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment
+
+    def command(self, *overrides: str) -> list[str]:
+        swept = {text.split("=")[0] for text in overrides}
+        space = [text for text in SPACE if text.split("=")[0] not in swept]
+        seed = [] if any("sampler" in text for text in overrides) else ["hydra.sweeper.sampler.seed=1"]
+        return [sys.executable, str(APP), "-m", *space, *seed, *overrides]
+
+    def run(self, *overrides: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*overrides),
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def start(self, *overrides: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*overrides),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    @property
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        return load_study(f"sqlite:///{self.folder / 'sweep' / 'study.db'}", "sweep").trials
+
+    @property
+    def own(self) -> list[optuna.trial.FrozenTrial]:
+        return [trial for trial in self.trials if outcome(trial) in OWN]
+
+    @property
+    def points(self) -> list[tuple[Any, ...]]:
+        return [tuple(trial.params.values()) for trial in self.own]
+
+    @property
+    def trained(self) -> list[str]:
+        log = self.folder / "sweep" / "trained.txt"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def result(self, number: int) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.folder / "sweep" / str(number) / "result.json").read_text())
+        return loaded
+
+
+@pytest.fixture
+def toy(tmp_path: Path, clean_environment: dict[str, str]) -> Toy:
+    return Toy(tmp_path, clean_environment)
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def lanes_of(parent: int) -> list[psutil.Process]:
+    """Return the lanes of a parent, not Python's resource tracker."""
+    children = psutil.Process(parent).children(recursive=True)
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def all_gone(processes: list[psutil.Process]) -> bool:
+    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_a_finite_space_is_trained_once_each_and_then_the_sweep_ends(toy: Toy, sampler: str) -> None:
+    done = toy.run(f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.n_trials=50")
+    assert done.returncode == 0, done.stderr
+    assert sorted(toy.points) == sorted((x, y) for x in (1, 2, 3) for y in range(4))
+    assert [trial.number for trial in toy.trials] == list(range(12))
+    assert len(toy.trained) == 12
+    assert max(trial.value or 0 for trial in toy.trials) == 33
+
+
+def test_a_complete_sweep_trains_nothing_again(toy: Toy) -> None:
+    toy.run("hydra.sweeper.n_trials=3")
+    again = toy.run("hydra.sweeper.n_trials=3")
+    assert again.returncode == 0, again.stderr
+    assert len(toy.trials) == len(toy.trained) == 3
+
+
+def test_a_raised_total_runs_only_the_new_ones(toy: Toy) -> None:
+    toy.run("hydra.sweeper.n_trials=3")
+    toy.run("hydra.sweeper.n_trials=5")
+    assert len(toy.trials) == len(toy.trained) == len(set(toy.points)) == 5
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_resumed_sequential_sweep_asks_for_the_points_of_an_uninterrupted_one(
+    toy: Toy, tmp_path: Path, sampler: str
+) -> None:
+    common = (f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.sampler.seed=5", "hydra.launcher.n_lanes=1")
+    whole = Toy(tmp_path / "whole", toy.environment)
+    whole.folder.mkdir()
+    assert whole.run(*common, "hydra.sweeper.n_trials=12").returncode == 0
+    for total in (4, 11, 12):
+        toy.run(*common, f"hydra.sweeper.n_trials={total}")
+    assert toy.points == whole.points
+
+
+def test_changed_settings_are_refused_and_listed(toy: Toy) -> None:
+    toy.run("hydra.sweeper.n_trials=2")
+    before = toy.trials
+    refused = toy.run("hydra.sweeper.n_trials=3", "y=range(0,5)", "seconds=0.5")
+    assert refused.returncode == 1
+    assert "seconds: was 0.0, is 0.5" in refused.stderr
+    assert 'hydra.sweeper.params.y: was "range(0,4)", is "range(0,5)"' in refused.stderr
+    assert "--fresh" in refused.stderr
+    assert toy.trials == before
+
+
+REASONS = {
+    "raise": "ValueError: x is three",
+    "exit": "the task called sys.exit(3)",
+    "nan": "the objective is nan; expected a finite number",
+    "inf": "the objective is inf; expected a finite number",
+    "none": "the task returned None; expected a finite number",
+    "text": "the task returned 'three'; expected a finite number",
+}
+
+
+def test_every_failing_trial_has_its_reason_and_the_sweep_goes_on(toy: Toy) -> None:
+    misdeeds = ",".join(f"'{misdeed}'" for misdeed in REASONS)
+    done = toy.run(f"misdeed={misdeeds}", "x=2,3", "y=1", "hydra.sweeper.max_failure_rate=1.0")
+    assert done.returncode == 0, done.stderr
+    assert Counter(trial.state.name for trial in toy.trials) == {"COMPLETE": 6, "FAIL": 6}
+    failed = [trial for trial in toy.trials if trial.state.name == "FAIL"]
+    assert {trial.params["x"] for trial in failed} == {3}
+    for trial in failed:
+        assert REASONS[trial.params["misdeed"]] in trial.user_attrs["reason"]
+        assert toy.result(trial.number)["state"] == "FAIL"
+
+
+def test_too_many_failures_stop_the_sweep(toy: Toy) -> None:
+    stopped = toy.run("misdeed=raise", "x=3,4", "y=1", "hydra.sweeper.sampler.seed=2", "hydra.launcher.n_lanes=1")
+    assert stopped.returncode == 1
+    assert "hydra.sweeper.max_failure_rate=0.0 allows" in stopped.stderr
+    assert "RUNNING" not in {trial.state.name for trial in toy.trials}
+
+
+def test_a_point_that_kills_its_lane_is_tried_again_and_then_fails_for_good(toy: Toy) -> None:
+    done = toy.run("misdeed=die", "x=2,3", "y=1", "hydra.sweeper.max_failure_rate=1.0", "hydra.sweeper.n_trials=9")
+    assert done.returncode == 0, done.stderr
+    deadly = [trial for trial in toy.trials if trial.params["x"] == 3]
+    assert [outcome(trial) for trial in deadly] == ["lane_died", "lane_died", "failed"]
+    assert "SIGKILL" in deadly[-1].user_attrs["reason"]
+    assert "given up after 2 retries" in deadly[-1].user_attrs["reason"]
+    assert [trial.user_attrs.get("retry_of") for trial in deadly] == [None, deadly[0].number, deadly[1].number]
+    assert len(toy.own) == 2
+
+
+def test_a_lane_killed_from_outside_costs_an_attempt_not_a_trial(toy: Toy) -> None:
+    with toy.start("seconds=0.3", "hydra.sweeper.n_trials=12") as parent:
+        until(lambda: len(toy.trained) >= 2)
+        victims = lanes_of(parent.pid)
+        assert victims
+        victims[0].kill()
+        output, _ = parent.communicate(timeout=120)
+    assert parent.returncode == 0, output
+    assert "its point is tried again" in output
+    assert len(toy.own) == len(set(toy.points)) == 12
+    assert {trial.state.name for trial in toy.own} == {"COMPLETE"}
+    assert [outcome(trial) for trial in toy.trials].count("lane_died") == 1
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid"])
+@pytest.mark.parametrize("n_trained", [1, 6])
+def test_a_sweep_survives_kill_9_of_its_parent(toy: Toy, sampler: str, n_trained: int) -> None:
+    overrides = (f"hydra/sweeper/sampler={sampler}", "seconds=0.2", "hydra.sweeper.n_trials=12")
+    with toy.start(*overrides) as parent:
+        until(lambda: len(toy.trained) >= n_trained)
+        lanes = lanes_of(parent.pid)
+        parent.kill()
+    until(lambda: all_gone(lanes))
+    finished = {trial.number: trial.value for trial in toy.own}
+    done = toy.run(*overrides)
+    assert done.returncode == 0, done.stderr
+    assert len(toy.own) == len(set(toy.points)) == 12
+    assert {trial.state.name for trial in toy.trials} <= {"COMPLETE", "FAIL"}
+    assert finished.items() <= {trial.number: trial.value for trial in toy.own}.items()
+    lost = [trial for trial in toy.trials if outcome(trial) == "parent_died"]
+    assert all(tuple(trial.params.values()) in toy.points for trial in lost)
+
+
+def test_a_finished_job_of_a_killed_parent_is_told_not_trained_again(toy: Toy) -> None:
+    flag = toy.folder / "flag"
+    flag.touch()
+    overrides = ("misdeed=sleep", f"flag={flag}", "x=2,3", "y=1", "hydra.launcher.n_lanes=2", "hydra.sweeper.n_trials=2")
+    with toy.start(*overrides) as parent:
+        until(lambda: any((toy.folder / "sweep" / str(n) / "result.json").exists() for n in (0, 1)))
+        os.kill(parent.pid, signal.SIGSTOP)  # between result.json and tell, if it was not faster
+        parent.kill()
+    flag.unlink()
+    trained = Counter(line.split(maxsplit=1)[1] for line in toy.trained)
+    assert toy.run(*overrides).returncode == 0
+    after = Counter(line.split(maxsplit=1)[1] for line in toy.trained)
+    assert after == trained + Counter(["3 1"])
+    assert sorted(toy.points) == [(2, 1), (3, 1)]
+
+
+def test_ctrl_c_closes_what_runs_and_the_sweep_can_be_resumed(toy: Toy) -> None:
+    with toy.start("seconds=0.3", "hydra.sweeper.n_trials=6") as parent:
+        until(lambda: len(toy.trained) >= 2)
+        lanes = lanes_of(parent.pid)
+        parent.send_signal(signal.SIGINT)
+        output, _ = parent.communicate(timeout=60)
+    assert "KeyboardInterrupt" in output
+    assert all_gone(lanes)
+    assert "RUNNING" not in {trial.state.name for trial in toy.trials}
+    assert "interrupted" in {outcome(trial) for trial in toy.trials}
+    assert toy.run("seconds=0.3", "hydra.sweeper.n_trials=6").returncode == 0
+    assert len(toy.own) == len(set(toy.points)) == 6
+
+
+def test_a_second_parent_is_refused_while_the_first_lives(toy: Toy) -> None:
+    with toy.start("seconds=1", "hydra.sweeper.n_trials=4") as parent:
+        until(lambda: len(toy.trained) >= 1)
+        refused = toy.run("seconds=1", "hydra.sweeper.n_trials=4")
+        parent.communicate(timeout=60)
+    assert refused.returncode == 1
+    assert f'"pid": {parent.pid}' in refused.stderr
+    assert "is being run by" in refused.stderr
+    assert len(toy.own) == 4
+
+
+def test_enqueued_points_come_first_and_once(toy: Toy) -> None:
+    point = "hydra.sweeper.enqueue=[{x:3,y:1},{x:3,y:1}]"
+    assert toy.run(point, "hydra.sweeper.n_trials=3", "hydra.launcher.n_lanes=1").returncode == 0
+    assert toy.points[0] == (3, 1)
+    assert toy.points.count((3, 1)) == 1
+
+
+def test_a_pruned_trial_is_pruned_not_failed(toy: Toy) -> None:
+    pruner = ("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2")
+    done = toy.run(*pruner, "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=3", "hydra.sweeper.n_trials=12")
+    assert done.returncode == 0, done.stderr
+    pruned = [trial for trial in toy.trials if trial.state.name == "PRUNED"]
+    assert pruned
+    assert all(outcome(trial) == "pruned" and trial.intermediate_values for trial in pruned)
+    assert not [trial for trial in toy.trials if trial.state.name == "FAIL"]
+
+
+def test_a_timeout_starts_no_new_trial(toy: Toy) -> None:
+    assert toy.run("seconds=0.5", "hydra.sweeper.timeout=2").returncode == 0
+    assert 0 < len(toy.own) < 12
+
+
+def test_a_drawn_seed_is_stored_and_used_again(toy: Toy) -> None:
+    first = ("hydra/sweeper/sampler=random", "hydra.launcher.n_lanes=1")
+    toy.run(*first, "hydra.sweeper.n_trials=2")
+    toy.run(*first, "hydra.sweeper.n_trials=6")
+    study = load_study(f"sqlite:///{toy.folder / 'sweep' / 'study.db'}", "sweep")
+    other = Toy(toy.folder / "other", toy.environment)
+    other.folder.mkdir()
+    other.run(*first, "hydra.sweeper.n_trials=6", f"hydra.sweeper.sampler.seed={study.user_attrs['seed']}")
+    assert toy.points == other.points
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("x=choice()", "no override"),
+        ("hydra.sweeper.params={x:'choice('}", "cannot search over x="),
+        ("hydra.sweeper.direction=up", "expected maximize or minimize"),
+        ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0 is too small"),
+        ("hydra.sweeper.enqueue=[{x:9,y:1}]", "enqueue[0]: x=9 is outside its space"),
+        ("hydra.sweeper.enqueue=[{x:1}]", "enqueue[0] has no y"),
+        ("hydra/launcher=basic", "expected hydra/launcher=besom_lanes"),
+    ],
+)
+def test_wrong_settings_are_named_before_anything_runs(toy: Toy, override: str, message: str) -> None:
+    refused = toy.run(override)
+    assert refused.returncode == 1
+    assert message in refused.stderr
+    assert not toy.trained
