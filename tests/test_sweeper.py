@@ -132,7 +132,7 @@ def test_a_resumed_sequential_sweep_asks_for_the_points_of_an_uninterrupted_one(
     whole = Toy(tmp_path / "whole", toy.environment)
     whole.folder.mkdir()
     assert whole.run(*common, "hydra.sweeper.n_trials=12").returncode == 0
-    for total in (4, 11, 12):
+    for total in (5, 12):
         toy.run(*common, f"hydra.sweeper.n_trials={total}")
     assert toy.points == whole.points
 
@@ -202,10 +202,9 @@ def test_a_lane_killed_from_outside_costs_an_attempt_not_a_trial(toy: Toy) -> No
     assert [outcome(trial) for trial in toy.trials].count("lane_died") == 1
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "grid"])
 @pytest.mark.parametrize("n_trained", [1, 6])
-def test_a_sweep_survives_kill_9_of_its_parent(toy: Toy, sampler: str, n_trained: int) -> None:
-    overrides = (f"hydra/sweeper/sampler={sampler}", "seconds=0.2", "hydra.sweeper.n_trials=12")
+def test_a_sweep_survives_kill_9_of_its_parent(toy: Toy, n_trained: int) -> None:
+    overrides = ("seconds=0.2", "hydra.sweeper.n_trials=12")
     with toy.start(*overrides) as parent:
         until(lambda: len(toy.trained) >= n_trained)
         lanes = lanes_of(parent.pid)
@@ -234,7 +233,7 @@ def test_a_finished_job_of_a_killed_parent_is_told_not_trained_again(toy: Toy) -
     assert toy.run(*overrides).returncode == 0
     after = Counter(line.split(maxsplit=1)[1] for line in toy.trained)
     assert after == trained + Counter(["3 1"])
-    assert sorted(toy.points) == [(2, 1), (3, 1)]
+    assert sorted(toy.points) == [(2,), (3,)]
 
 
 def test_ctrl_c_closes_what_runs_and_the_sweep_can_be_resumed(toy: Toy) -> None:
@@ -252,14 +251,16 @@ def test_ctrl_c_closes_what_runs_and_the_sweep_can_be_resumed(toy: Toy) -> None:
 
 
 def test_a_second_parent_is_refused_while_the_first_lives(toy: Toy) -> None:
-    with toy.start("seconds=1", "hydra.sweeper.n_trials=4") as parent:
+    with toy.start("seconds=60") as parent:
         until(lambda: len(toy.trained) >= 1)
-        refused = toy.run("seconds=1", "hydra.sweeper.n_trials=4")
+        refused = toy.run("seconds=60")
+        trials = len(toy.trials)
+        parent.send_signal(signal.SIGINT)
         parent.communicate(timeout=60)
     assert refused.returncode == 1
     assert f'"pid": {parent.pid}' in refused.stderr
     assert "is being run by" in refused.stderr
-    assert len(toy.own) == 4
+    assert trials <= 2
 
 
 def test_enqueued_points_come_first_and_once(toy: Toy) -> None:
@@ -293,22 +294,3 @@ def test_a_drawn_seed_is_stored_and_used_again(toy: Toy) -> None:
     other.folder.mkdir()
     other.run(*first, "hydra.sweeper.n_trials=6", f"hydra.sweeper.sampler.seed={study.user_attrs['seed']}")
     assert toy.points == other.points
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("x=choice()", "no override"),
-        ("hydra.sweeper.params={x:'choice('}", "cannot search over x="),
-        ("hydra.sweeper.direction=up", "expected maximize or minimize"),
-        ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0 is too small"),
-        ("hydra.sweeper.enqueue=[{x:9,y:1}]", "enqueue[0]: x=9 is outside its space"),
-        ("hydra.sweeper.enqueue=[{x:1}]", "enqueue[0] has no y"),
-        ("hydra/launcher=basic", "expected hydra/launcher=besom_lanes"),
-    ],
-)
-def test_wrong_settings_are_named_before_anything_runs(toy: Toy, override: str, message: str) -> None:
-    refused = toy.run(override)
-    assert refused.returncode == 1
-    assert message in refused.stderr
-    assert not toy.trained

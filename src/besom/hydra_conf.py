@@ -31,7 +31,7 @@ class BesomSweeperConf:
     n_jobs: int | None = None
     study_name: str | None = None
     storage: str | None = None
-    params: dict[str, Any] | None = None
+    params: dict[str, Any] = field(default_factory=dict)
     enqueue: list[Any] = field(default_factory=list)
     constraints: list[str] = field(default_factory=list)
     max_failure_rate: float = 0.0

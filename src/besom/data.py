@@ -1,0 +1,231 @@
+"""The images that a model is trained on: a source's arrays, split and rescaled as the config's ``data`` group says.
+
+Training sees `Dataset` only, which has no test part. Knows nothing of models; importing it imports
+neither TensorFlow nor pandas. The sources are named here too, because configs call them ``besom.data.NAME``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from besom.archive import opened
+from besom.arrays import Arrays, checked_labels, count_classes, image_shape
+from besom.config import to_yaml
+from besom.errors import ConfigError, DataError, one_of
+from besom.scaling import Scaling, fit_scaling
+from besom.schema import DataConfig
+from besom.sources import DECLARATIONS, mnist, mnist_5k, npz, npz_names, own
+from besom.split import Split, split
+
+OWN_SOURCES = ("besom.data.mnist_5k", "besom.data.mnist", "besom.data.npz")
+"""The ``data._target_`` that besom brings; any other is a user's own loader."""
+
+SPLIT_KEYS = ("_target_", "n_train", "n_val", "n_test", "split_seed", "rescale")
+"""Keys of the ``data`` group that are besom's in every case; a loader's own arguments are the others."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What training sees: training and validation images, rescaled, in the split's order, read-only.
+
+    Args:
+        name: of the source: ``mnist``, the stem of an npz file, the dotted name of an own loader.
+        x_train: float32, shape (n_train, h, w, c).
+        y_train: labels 0 to n_classes - 1, shape (n_train,).
+        x_val: float32, shape (n_val, h, w, c).
+        y_val: shape (n_val,).
+        n_classes: at least 2.
+        digest: SHA-256 of all decoded arrays before the split, see `besom.arrays.Arrays.digest`.
+        split_digest: SHA-256 of the training and validation indices.
+        scaling: how the pixels were rescaled; ``scaling.apply`` does the same to new images.
+    """
+
+    name: str
+    x_train: NDArray[np.float32]
+    y_train: NDArray[np.int64]
+    x_val: NDArray[np.float32]
+    y_val: NDArray[np.int64]
+    n_classes: int
+    digest: str
+    split_digest: str
+    scaling: Scaling
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(h, w, c) of one image."""
+        return cast(tuple[int, int, int], self.x_train.shape[1:])
+
+
+def load(config: DataConfig | Mapping[str, Any]) -> Dataset:
+    """Return the training and validation images of a config's ``data`` group.
+
+    The last two configs are kept in memory, so that a warm lane decodes its images once; a file that
+    changes while a process runs is not read again.
+
+    Raises:
+        DataError: when the source gives no usable arrays, or fewer than the config asks for.
+        ConfigError: when a key or value is wrong or an own loader cannot be imported.
+    """
+    return _load(to_yaml(_plain(config)), str(Path.cwd()))
+
+
+def load_test(config: DataConfig | Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the locked test images and labels, rescaled as training's are.
+
+    Only `besom confirm` may call this, once for a finished sweep: what has been looked at while
+    choosing a model can no longer judge it. A test over the syntax trees holds everyone to that.
+
+    Raises:
+        DataError: as `load`, or when ``n_test=0`` left no test images.
+    """
+    arrays, parts, scaling = _prepared(_plain(config))
+    if not len(parts.test):
+        raise DataError("data.n_test=0 leaves no test images; expected at least 1, or null")
+    x, y = arrays.test_pool
+    return scaling.apply(x[parts.test]), y[parts.test]
+
+
+def peek(config: DataConfig | Mapping[str, Any]) -> tuple[tuple[int, int, int], int]:
+    """Return (h, w, c) and the number of classes without decoding images.
+
+    An own loader is called, unless its config declares ``input_shape`` and ``n_classes``.
+
+    Raises:
+        DataError, ConfigError: as `load`.
+    """
+    return _peek(to_yaml(_plain(config)), str(Path.cwd()))
+
+
+def one_hot(y: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
+    """Return labels of shape (n,) as one-hot rows of shape (n, n_classes), by pandas.get_dummies."""
+    import pandas as pd
+
+    categories = pd.Categorical(y, categories=range(n_classes))
+    return pd.get_dummies(categories, dtype=np.float32).to_numpy()
+
+
+@lru_cache(maxsize=2)
+def _load(text: str, _folder: str) -> Dataset:
+    config = yaml.safe_load(text)
+    arrays, parts, scaling = _prepared(config)
+    dataset = Dataset(
+        name=_name(config),
+        x_train=scaling.apply(arrays.x[parts.train]),
+        y_train=arrays.y[parts.train],
+        x_val=scaling.apply(arrays.x[parts.val]),
+        y_val=arrays.y[parts.val],
+        n_classes=arrays.n_classes,
+        digest=arrays.digest,
+        split_digest=parts.digest,
+        scaling=scaling,
+    )
+    for array in (dataset.x_train, dataset.y_train, dataset.x_val, dataset.y_val):
+        array.setflags(write=False)  # shared by every trial of this process
+    return dataset
+
+
+@lru_cache(maxsize=16)
+def _peek(text: str, folder: str) -> tuple[tuple[int, int, int], int]:
+    config = yaml.safe_load(text)
+    settings, arguments = _checked_keys(config)
+    if settings._target_ in ("besom.data.mnist_5k", "besom.data.mnist"):
+        return (28, 28, 1), 10
+    if settings._target_ == "besom.data.npz":
+        return _peek_npz(_path(settings))
+    if all(arguments.get(key) is not None for key in DECLARATIONS):
+        return _declared(**{key: arguments[key] for key in DECLARATIONS})
+    dataset = _load(text, folder)
+    return dataset.input_shape, dataset.n_classes
+
+
+def _peek_npz(path: str) -> tuple[tuple[int, int, int], int]:
+    with opened(path) as archive:
+        x, y = npz_names(archive)[:2]
+        shape = archive.header(x).shape
+        input_shape = image_shape(shape, f"{path}: {x}")
+        labels = checked_labels(archive.read(y), shape[0], f"{path}: {y}")
+    return input_shape, count_classes(labels, f"{path}: {y}")
+
+
+def _prepared(config: Mapping[str, Any]) -> tuple[Arrays, Split, Scaling]:
+    settings, arguments = _checked_keys(config)
+    arrays = _arrays(settings, arguments)
+    parts = split(arrays.y, arrays.y_test, settings.n_train, settings.n_val, settings.n_test, seed=settings.split_seed)
+    return arrays, parts, fit_scaling(settings.rescale, arrays.x, parts.train)
+
+
+def _arrays(settings: DataConfig, arguments: Mapping[str, Any]) -> Arrays:
+    if settings._target_ not in OWN_SOURCES:
+        return _as_declared(own(settings._target_, arguments), arguments)
+    if settings._target_ == "besom.data.npz":
+        return npz(_path(settings))
+    return mnist(settings.path) if settings._target_ == "besom.data.mnist" else mnist_5k()
+
+
+def _as_declared(arrays: Arrays, arguments: Mapping[str, Any]) -> Arrays:
+    """Return ``arrays``, or raise `DataError` where the config declares another shape than they have."""
+    actual: dict[str, Any] = {"input_shape": list(arrays.input_shape), "n_classes": arrays.n_classes}
+    for key in DECLARATIONS:
+        declared = arguments.get(key)
+        if declared is not None and declared != actual[key]:
+            raise DataError(f"data.{key}={declared} is declared, but the loader gave {actual[key]}; correct or drop it")
+    return arrays
+
+
+def _declared(input_shape: Any, n_classes: Any) -> tuple[tuple[int, int, int], int]:
+    sides = input_shape if isinstance(input_shape, list) else []
+    if len(sides) != 3 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ConfigError(f"data.input_shape={input_shape!r} is no image shape; expected [height, width, channels]")
+    if not isinstance(n_classes, int) or n_classes < 2:
+        raise ConfigError(f"data.n_classes={n_classes!r} is no number of classes; expected an integer from 2")
+    return (sides[0], sides[1], sides[2]), n_classes
+
+
+def _path(settings: DataConfig) -> str:
+    if not settings.path:
+        raise DataError("data=npz needs a file; expected data.path=mine.npz")
+    return settings.path
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    target = str(config["_target_"])
+    if target == "besom.data.npz":
+        return Path(config["path"]).stem
+    return target.removeprefix("besom.data.")
+
+
+def _plain(config: DataConfig | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(config, DataConfig):
+        return asdict(config)
+    values = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    return {"_target_": DataConfig._target_, **cast(Mapping[str, Any], values)}
+
+
+def _checked_keys(config: Mapping[str, Any]) -> tuple[DataConfig, dict[str, Any]]:
+    """Return the typed keys that are besom's, and the arguments of an own loader (none for besom's sources)."""
+    target = str(config["_target_"])
+    if target.startswith("besom.data.") and target not in OWN_SOURCES:
+        raise ConfigError(one_of("data._target_", target, OWN_SOURCES))
+    own_keys = config.keys() - set(SPLIT_KEYS) if target not in OWN_SOURCES else set[str]()
+    try:
+        ours = {key: value for key, value in config.items() if key not in own_keys}
+        settings = cast(DataConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), ours)))
+    except ConfigError as error:
+        raise ConfigError(f"data.{error}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"data.{error.key}: {str(error).splitlines()[0]}") from error
+    if settings._target_ == "besom.data.mnist_5k" and settings.path:
+        raise ConfigError(
+            f"data.path={settings.path!r} is not read by data=mnist_5k; expected data=npz or data=mnist with it"
+        )
+    return settings, {key: config[key] for key in config if key in own_keys}

@@ -1,0 +1,228 @@
+"""The doors `besom train` and `besom sweep`: compose, check everything, only then create and start.
+
+Nothing is written before the config, the network's geometry, the data and the search space are
+known to be good.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from besom import settings as sweep_settings
+from besom.catalog import stored_settings
+from besom.compose import compose
+from besom.config import plain, typed
+from besom.delete import delete_sweep
+from besom.errors import ConfigError, SpaceError
+from besom.grammar import override_text
+from besom.lock import refuse_if_locked
+from besom.overrides import is_hydra, is_sweep
+from besom.paths import Store, checked_sweep_name
+from besom.project import Project, Stage
+from besom.schema import TrialConfig
+from besom.seeding import fix_runtime
+from besom.settings import SweepSettings
+from besom.store import create_store
+
+
+def _fixed(overrides: Sequence[str]) -> list[str]:
+    return [override for override in overrides if is_hydra(override) or not is_sweep(override)]
+
+
+@contextmanager
+def staged() -> Iterator[tuple[Stage, Path]]:
+    """Stage the project around the working directory; its root becomes importable, for a user's own code."""
+    project = Project.around(Path.cwd())
+    sys.path.insert(0, str(project.root))
+    with project.staged() as stage:
+        yield stage, project.root
+
+
+Completion = Callable[[DictConfig, Store], list[str]]
+"""Gives besom's own overrides for a config that was composed from the user's; the user's win."""
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed config with the overrides that made it, and the store it names, absolute."""
+
+    config: DictConfig
+    overrides: list[str]
+    store: Store
+
+    @classmethod
+    def of(cls, stage: Stage, base: Path, overrides: Sequence[str], complete: Completion | None = None) -> Composed:
+        """Compose with the overrides that do not sweep; relative store paths are taken from ``base``."""
+        first = compose(stage.folder, _fixed(overrides))
+        store = Store.at(str(first.paths.store), base)
+        own = complete(first, store) if complete else []
+        every = [*own, *overrides, f"paths.store={override_text(str(store.root))}"]
+        return cls(compose(stage.folder, _fixed(every)), every, store)
+
+    @property
+    def task_overrides(self) -> list[str]:
+        return [override for override in self.overrides if not is_hydra(override)]
+
+    def check(self) -> TrialConfig:
+        """Check types, ranges, geometry, data and URLs; return the typed config.
+
+        Raises:
+            UserError: the first thing that is wrong.
+        """
+        from besom import data
+        from besom.measure import sized
+        from besom.uris import check_no_password
+
+        content = plain(self.config)
+        trial = typed(content)
+        if trial.tracking.uri:
+            check_no_password(trial.tracking.uri, "tracking.uri")
+        sized(content)
+        data.load(trial.data)
+        return trial
+
+
+def train(overrides: Sequence[str], *, multirun: bool) -> None:
+    """Run one tracked training of the config, or with ``multirun`` one for each combination."""
+    own = ["hydra/sweeper=basic"] if multirun and not _chosen("hydra/sweeper", overrides) else []
+    with staged() as (stage, base):
+        made = Composed.of(stage, base, [*own, *overrides])
+        trial = made.check()
+        _prepare(made.store, trial.train.threads)
+        from besom.hydra_main import run_hydra
+
+        run_hydra(stage.folder, made.overrides, multirun=multirun)
+
+
+def _chosen(group: str, overrides: Sequence[str]) -> bool:
+    return any(override.startswith(f"{group}=") for override in overrides)
+
+
+def _prepare(store: Store, threads: int) -> None:
+    create_store(store)
+    fix_runtime(threads)
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What `besom sweep` was asked for.
+
+    Args:
+        sweep: a sweep's name, or the path of a YAML file.
+        overrides: the user's, shorthands included.
+        name: the name to run it under; the file's stem when None.
+        fresh: delete what there is under that name first.
+    """
+
+    sweep: str
+    overrides: Sequence[str] = field(default_factory=list)
+    name: str | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedSweep:
+    """A sweep whose settings are known to be good, before anything is created."""
+
+    stage: Stage
+    made: Composed
+    settings: SweepSettings
+    comparable: dict[str, Any]
+    trial: TrialConfig
+
+    @property
+    def name(self) -> str:
+        return self.settings.study_name
+
+
+@contextmanager
+def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
+    """Compose and check a sweep; creates nothing outside a temporary folder."""
+    with staged() as (stage, base):
+        stem = stage.take_sweep(request.sweep)
+        made = Composed.of(stage, base, [f"sweeps={stem}", *request.overrides], _Completion(stem, request))
+        sweeper = made.config.hydra.sweeper
+        settings = sweep_settings.read(sweeper, made.task_overrides)
+        if "train.threads" in settings.space.params:
+            raise SpaceError(
+                "train.threads cannot be swept: it is fixed before TensorFlow starts; run one sweep for each"
+            )
+        comparable = sweep_settings.comparable(made.config, sweeper, made.task_overrides)
+        yield PlannedSweep(stage, made, settings, comparable, made.check())
+
+
+@dataclass(frozen=True)
+class _Completion:
+    """The name of a sweep, besom's lanes where no file or flag chose a launcher, and what they need."""
+
+    stem: str
+    request: SweepRequest
+
+    def __call__(self, config: DictConfig, store: Store) -> list[str]:
+        name = checked_sweep_name(self.request.name or config.hydra.sweeper.study_name or self.stem)
+        return [f"hydra.sweeper.study_name={name}", *self._launcher(config), *self._lanes(config, store.sweep(name))]
+
+    def _launcher(self, config: DictConfig) -> list[str]:
+        chosen = config.hydra.runtime.choices["hydra/launcher"]
+        if chosen == "basic" and not _chosen("hydra/launcher", self.request.overrides):
+            return ["hydra/launcher=besom_lanes"]
+        if chosen != "besom_lanes":
+            raise ConfigError(f"hydra/launcher={chosen} cannot run this sweep; expected besom_lanes")
+        return []
+
+    @staticmethod
+    def _lanes(config: DictConfig, sweep_folder: Path) -> list[str]:
+        n_jobs = config.hydra.sweeper.n_jobs
+        return [
+            "hydra.launcher.preload=[besom.trial]",
+            f"hydra.launcher.threads_per_lane={config.train.threads}",
+            f"hydra.launcher.log_folder={override_text(str(sweep_folder / 'lanes'))}",
+            *([f"hydra.launcher.n_lanes={n_jobs}"] if n_jobs else []),
+        ]
+
+
+def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
+    """Start or resume a planned sweep and run it to its end."""
+    store, name = plan.made.store, plan.name
+    refuse_if_locked(store.lock(name), name)
+    if fresh and store.exists:
+        delete_sweep(store, name)
+    else:
+        stored = stored_settings(plan.settings.storage, name)
+        if stored is not None:
+            sweep_settings.refuse_changes(name, stored, plan.comparable)
+    _prepare(store, plan.trial.train.threads)
+    snapshot = store.snapshot(name)
+    is_resume = snapshot.is_dir()
+    if not is_resume:
+        plan.stage.keep_as(snapshot)
+    from besom.hydra_main import run_hydra
+
+    run_hydra(snapshot, [*plan.made.overrides, *(_taken_live(plan.made.config) if is_resume else [])], multirun=True)
+
+
+def _taken_live(config: DictConfig) -> list[str]:
+    """Return overrides for what a resume takes from the files as they now are, the rest being the snapshot's."""
+    sweeper, launcher = config.hydra.sweeper, config.hydra.launcher
+    fields = {f"hydra.sweeper.{key}": sweeper[key] for key in ("n_trials", "timeout", "n_jobs")}
+    fields |= {f"hydra.launcher.{key}": value for key, value in launcher.items() if key != "_target_"}
+    fields["tracking.uri"] = config.tracking.uri
+    return [f"{key}={override_text(_plain(value))}" for key, value in fields.items()]
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def store_of(given: Path | None) -> Store:
+    """Return the store that readers read: the given one, else ``BESOM_STORE``, else the project's ``mlruns``."""
+    folder = Path.cwd() if given else Project.around(Path.cwd()).root
+    return Store.at(given or os.environ.get("BESOM_STORE") or "mlruns", folder)

@@ -1,0 +1,73 @@
+"""What one training gives: the word that training, artifacts, tracking and reproduction share.
+
+Only the record; knows nothing of how a model is trained, stored or compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from besom.errors import TrialPruned
+
+if TYPE_CHECKING:
+    import keras
+
+    from besom.data import Dataset
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A training, ended or stopped early.
+
+    Args:
+        history: ``train_loss train_accuracy val_loss val_accuracy``, each one value per finished epoch.
+        best_epoch: epoch of the objective's best value, from 0; the last one under ``objective_epoch=last``.
+        objective: value of the objective metric at ``best_epoch``, as a fraction or a loss.
+        fit_seconds: wall time inside Keras' ``fit``.
+    """
+
+    history: dict[str, list[float]]
+    best_epoch: int
+    objective: float
+    fit_seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained model with everything that is recorded or compared.
+
+    Args:
+        model: with the weights that are kept.
+        probabilities: of the validation images, float32 of shape ``(n_val, n_classes)``.
+        n_params: trainable and non-trainable weights of the model.
+        hashes: ``weights_sha256 history_sha256 predictions_sha256``.
+        fingerprint: what the result depends on, part by part, see `besom.fingerprint`.
+    """
+
+    model: keras.Model
+    fit: Fit
+    dataset: Dataset
+    probabilities: NDArray[np.float32]
+    n_params: int
+    hashes: dict[str, str]
+    fingerprint: dict[str, Any]
+
+
+class PrunedFit(TrialPruned):
+    """The sweep's pruner stopped a training; carries what was trained until then.
+
+    Args:
+        message: at which step, with which value.
+        fit: the finished epochs.
+    """
+
+    def __init__(self, message: str, fit: Fit) -> None:
+        super().__init__(message, fit)
+        self.fit = fit
+
+    def __str__(self) -> str:
+        return str(self.args[0])

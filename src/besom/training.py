@@ -1,0 +1,250 @@
+"""Keras' own ``fit``, made to give the same bits in any process of one kind of CPU, and fast on one thread.
+
+Images stay in memory as tensors and each batch gathers its own by an order that is drawn by
+`besom.seeding` for every epoch. Knows nothing of configs beyond ``train``, of tracking or of sweeps,
+but that a value may be reported and answered with "stop".
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.python.util._pywrap_util_port import IsMklEnabled  # nothing public says whether oneDNN is in use
+
+from besom.data import Dataset, one_hot
+from besom.errors import ConfigError, NonFinite, TrialPruned
+from besom.outcome import Fit, PrunedFit
+from besom.reporting import report
+from besom.schema import TrainConfig
+from besom.seeding import epoch_order, runtime_environment
+
+METRICS = {
+    "train_loss": "loss",
+    "train_accuracy": "accuracy",
+    "val_loss": "val_loss",
+    "val_accuracy": "val_accuracy",
+}
+"""besom's name of a metric → Keras' own."""
+
+FORWARD_BATCH = 1000
+"""Images in one batch of validation and prediction."""
+
+_threads: int | None = None
+
+
+def prepare_process(threads: int) -> None:
+    """Fix once, for this whole process, what the bits of every training in it depend on.
+
+    Args:
+        threads: of TensorFlow, the same for all trainings of one process.
+
+    Raises:
+        ConfigError: the process already trains with another number of threads, or was not started
+            with the environment of `besom.seeding.runtime_environment`.
+    """
+    global _threads
+    if _threads is None:
+        _check_environment(threads)
+        with suppress(RuntimeError):  # the thread pools exist already: made by the variables just checked
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+        tf.config.experimental.enable_op_determinism()
+        # the remapper fuses operations according to where in a graph they stand, so that the same
+        # step gives other bits for steps_per_execution=1, and `predict` other ones than `model(x)`
+        tf.config.optimizer.set_experimental_options({"remapping": False})
+        # every trial traces its functions anew, on purpose; TensorFlow warns of that each time
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        _threads = threads
+    elif threads != _threads:
+        raise ConfigError(
+            f"train.threads={threads} cannot be used here: this process trains with {_threads}; "
+            f"expected train.threads={_threads}, or a process of its own"
+        )
+
+
+def _check_environment(threads: int) -> None:
+    """Raise `ConfigError` where the environment is not that of a training process, or came too late to be one."""
+    mend = f"call besom.seeding.fix_runtime({threads}) before TensorFlow is imported"
+    for name, value in runtime_environment(threads).items():
+        if os.environ.get(name) != value:
+            raise ConfigError(f"{name}={os.environ.get(name)!r} in this process; expected {value!r}: {mend}")
+    if not IsMklEnabled():
+        raise ConfigError(f"TensorFlow of this process runs without oneDNN; expected with it: {mend}")
+
+
+def start_trial(train: TrainConfig) -> None:
+    """Make this process as good as fresh; call before the model is built.
+
+    Raises:
+        ConfigError: see `prepare_process`.
+    """
+    prepare_process(train.threads)
+    keras.backend.clear_session(free_memory=True)
+    keras.utils.set_random_seed(train.seed)
+
+
+def fit(model: keras.Model, dataset: Dataset, train: TrainConfig, callbacks: Sequence[Any] = ()) -> Fit:
+    """Train a model in place; it keeps the weights of the epoch that ``train.objective_epoch`` names.
+
+    The objective of each epoch is reported to the sweep, if there is one.
+
+    Args:
+        model: as `besom.model.build` gives it, after `start_trial`.
+        callbacks: any Keras callbacks; they see an epoch before it is reported.
+
+    Raises:
+        NonFinite: loss or objective became nan or inf.
+        PrunedFit: the sweep wants this trial to stop. Every callback has seen the end of training by then.
+    """
+    order = tf.Variable(tf.zeros(len(dataset.x_train), tf.int64), trainable=False)
+    keeper, watch = _keeper(train), _Watch(train)
+    _compile(model, dataset, train)
+    started = time.perf_counter()
+    epochs = model.fit(
+        _training_batches(dataset, train.batch_size, order),
+        validation_data=_validation_batches(dataset),
+        epochs=train.epochs,
+        callbacks=[_Shuffle(order, train.seed), *callbacks, keeper, watch],
+        shuffle=False,  # the order does it
+        verbose=0,
+    )
+    seconds = time.perf_counter() - started
+    if watch.non_finite is not None:
+        raise watch.non_finite
+    result = _result(named(epochs.history), keeper, train, seconds)
+    if watch.pruned is not None:
+        raise PrunedFit(str(watch.pruned), result) from watch.pruned
+    return result
+
+
+def predict(model: keras.Model, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the class probabilities of images, shape (n, n_classes): the same bits as ``model.predict``.
+
+    It traces no function, which for one pass is most of the time that ``model.predict`` takes.
+    """
+    batches = [x[start : start + FORWARD_BATCH] for start in range(0, len(x), FORWARD_BATCH)]
+    return np.concatenate([np.asarray(model(batch, training=False)) for batch in batches])
+
+
+def named(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what Keras logged under besom's names of metrics; other entries are left out."""
+    return {name: logs[keras_name] for name, keras_name in METRICS.items() if keras_name in logs}
+
+
+def _compile(model: keras.Model, dataset: Dataset, train: TrainConfig) -> None:
+    optimizer = {"class_name": train.optimizer, "config": {"learning_rate": train.learning_rate}}
+    model.compile(
+        optimizer=keras.optimizers.deserialize(optimizer),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
+        steps_per_execution=train.steps_per_execution,
+    )
+    # variables that are only made while the training step is traced make TensorFlow trace it twice
+    model.optimizer.build(model.trainable_variables)
+    y = one_hot(dataset.y_train[:1], dataset.n_classes)
+    model.compute_metrics(dataset.x_train[:1], y, y)
+
+
+def _training_batches(dataset: Dataset, batch_size: int, order: tf.Variable) -> tf.data.Dataset:
+    x = tf.constant(dataset.x_train)
+    y = tf.constant(one_hot(dataset.y_train, dataset.n_classes))
+
+    def batch(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        rows = order[start : start + batch_size]
+        return tf.gather(x, rows), tf.gather(y, rows)
+
+    return _in_memory(tf.data.Dataset.range(0, len(dataset.x_train), batch_size).map(batch))
+
+
+def _validation_batches(dataset: Dataset) -> tf.data.Dataset:
+    x = tf.constant(dataset.x_val)
+    y = tf.constant(one_hot(dataset.y_val, dataset.n_classes))
+
+    def batch(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return x[start : start + FORWARD_BATCH], y[start : start + FORWARD_BATCH]
+
+    return _in_memory(tf.data.Dataset.range(0, len(dataset.x_val), FORWARD_BATCH).map(batch))
+
+
+def _in_memory(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Take from a pipeline the threads and the tuning that it would only need for reading files."""
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = 1
+    return batches.with_options(options)
+
+
+def _keeper(train: TrainConfig) -> Any:
+    """Return the callback that remembers the best epoch, gives its weights back and stops when none comes."""
+    return keras.callbacks.EarlyStopping(
+        monitor=METRICS[train.objective],
+        mode="max" if train.objective.endswith("accuracy") else "min",
+        patience=train.early_stopping or train.epochs,
+        restore_best_weights=train.objective_epoch == "best",
+    )
+
+
+def _result(history: dict[str, list[float]], keeper: Any, train: TrainConfig, seconds: float) -> Fit:
+    values = history[train.objective]
+    best_epoch = keeper.best_epoch if train.objective_epoch == "best" else len(values) - 1
+    return Fit(history, best_epoch, values[best_epoch], seconds)
+
+
+class _Shuffle(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
+    """Sets the order of the images before each epoch."""
+
+    def __init__(self, order: tf.Variable, seed: int) -> None:
+        super().__init__()
+        self._order = order
+        self._seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._order.assign(epoch_order(self._seed, epoch, self._order.shape[0]))
+
+
+class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
+    """Stops ``fit`` the regular way, so that no other callback misses the end, and remembers why."""
+
+    def __init__(self, train: TrainConfig) -> None:
+        super().__init__()
+        self.non_finite: NonFinite | None = None
+        self.pruned: TrialPruned | None = None
+        self._train = train
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
+        self._check(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+        self._check(logs)
+        if self.non_finite is None:
+            try:
+                report(epoch, logs[METRICS[self._train.objective]])
+            except TrialPruned as pruned:
+                self.pruned = pruned
+                self.model.stop_training = True
+
+    def _check(self, logs: Mapping[str, float]) -> None:
+        wrong = {name: value for name, value in named(logs).items() if not math.isfinite(value)}
+        if wrong and self.non_finite is None:
+            name, value = next(iter(wrong.items()))
+            self.non_finite = NonFinite(
+                f"{name} became {value} in epoch {self._epoch}, counted from 0; expected a finite number: "
+                f"try a train.learning_rate below {self._train.learning_rate:g}, or data.rescale=unit"
+            )
+            self.model.stop_training = True

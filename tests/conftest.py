@@ -1,0 +1,54 @@
+"""What all tests share: besom's own command, run as people run it, and an empty folder to run it in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from besom.seeding import fix_runtime
+
+fix_runtime(1)  # tests that train in this process need it before TensorFlow is imported
+
+ROOT = Path(__file__).parents[1]
+INHERITED = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "CI")
+"""The only variables of the outside that a command under test sees, besides coverage's own."""
+
+BesomCommand = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a user who has set nothing up: a new home, no store, no tracking server."""
+    kept = {key: value for key, value in os.environ.items() if key in INHERITED or key.startswith("COVERAGE_")}
+    return {**kept, "HOME": str(tmp_path_factory.mktemp("home")), "NO_COLOR": "1", "COLUMNS": "160"}
+
+
+@pytest.fixture(scope="session")
+def besom_command(clean_environment: dict[str, str]) -> BesomCommand:
+    """Return ``run(*args, cwd, env=None, timeout=120)``, which runs ``besom ARGS`` in a process of its own."""
+
+    def run(
+        *args: str, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "besom", *args],
+            cwd=cwd,
+            env={**clean_environment, **(env or {})},
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """An empty folder to run besom in: no ``conf/``, no ``sweeps/``, no store yet."""
+    return tmp_path

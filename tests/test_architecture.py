@@ -1,0 +1,143 @@
+"""Two worlds, one seam: who may import whom, read from the syntax trees, imports inside functions included."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOMS = {
+    "ground": """
+        archive compose config errors fingerprint geometry lock options overrides paths project reporting results
+        schema seeding tables tracker uris
+    """,
+    "trial": """
+        arrays artifacts data download measure model outcome pictures run_logger scaling sources split task tracking
+        training trial
+    """,
+    "sweep": """
+        axis constraints engine grammar hydra_conf interrupt lanes launcher ledger progress rows samplers settings
+        space study sweeper
+    """,
+    "door": """
+        __init__ __main__ catalog cli commands delete dry_run hydra_main launch predictions reproduce store ui
+    """,
+}
+"""Ground imports neither world; *trial* trains one configuration; *sweep* chooses configurations; doors are what
+people call, and may import both."""
+
+ROOM_OF = {module: room for room, modules in ROOMS.items() for module in modules.split()}
+
+MAY_IMPORT = {
+    "ground": {"ground"},
+    "trial": {"ground", "trial"},
+    "sweep": {"ground", "sweep"},
+    "door": {"ground", "trial", "sweep", "door"},
+}
+
+HEAVY = {"tensorflow", "keras", "mlflow", "pandas"}
+FORBIDDEN = {"ground": HEAVY | {"optuna"}, "trial": {"optuna"}, "sweep": HEAVY, "door": set[str]()}
+
+SOURCE = Path(__file__).parents[1] / "src" / "besom"
+FILES = {str(path.relative_to(SOURCE).with_suffix("")).replace("/", "."): path for path in SOURCE.rglob("*.py")}
+HOUSED = sorted(set(FILES) & set(ROOM_OF))
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+
+
+def imports_of(module: str) -> Iterator[str]:
+    """Yield the dotted name of everything that a module imports: ``a.b`` and, for ``from a import b``, ``a.b`` too."""
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"besom.{module} has a relative import in line {node.lineno}; write it out"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def besom_imports(module: str) -> set[str]:
+    """Return the modules of besom that a module imports, by their names in ``ROOMS``."""
+    return {name.split(".")[1] for name in imports_of(module) if name.startswith("besom.")} & set(FILES)
+
+
+def test_every_module_has_a_room_and_every_room_a_module() -> None:
+    homeless, gone = sorted(set(FILES) - set(ROOM_OF)), sorted(set(ROOM_OF) - set(FILES))
+    assert not homeless, f"{homeless} have no room: add them to ROOMS in this file, to ground, trial, sweep or door"
+    assert not gone, f"ROOMS in this file names {gone}, which are not in src/besom: remove them"
+
+
+@pytest.mark.parametrize("module", HOUSED)
+def test_imports_point_down_only(module: str) -> None:
+    room = ROOM_OF[module]
+    wrong = {name: ROOM_OF.get(name) for name in besom_imports(module) if ROOM_OF.get(name) not in MAY_IMPORT[room]}
+    assert not wrong, f"besom.{module} is in {room} and imports {wrong}"
+
+
+@pytest.mark.parametrize("module", HOUSED)
+def test_each_world_stays_clear_of_the_libraries_of_the_other(module: str) -> None:
+    wrong = {name for name in imports_of(module) if name.split(".")[0] in FORBIDDEN[ROOM_OF[module]]}
+    assert not wrong, f"besom.{module} is in {ROOM_OF[module]} and imports {sorted(wrong)}"
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    edges = {module: besom_imports(module) for module in FILES}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"a circle: {' -> '.join((*path, module))}"
+        if module not in done:
+            for following in sorted(edges.get(module, set())):
+                visit(following, (*path, module))
+            done.add(module)
+
+    for module in sorted(edges):
+        visit(module, ())
+
+
+@pytest.mark.parametrize("module", sorted(set(FILES) - {"__init__"}))
+def test_nothing_is_imported_through_the_facade(module: str) -> None:
+    facade = {name.rsplit(".", 1)[1] for name in imports_of("__init__") if name.startswith("besom.")}
+    imported = {name.removeprefix("besom.") for name in imports_of(module) if name.startswith("besom.")}
+    attributes = [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Attribute)]
+    used = {node.attr for node in attributes if isinstance(node.value, ast.Name) and node.value.id == "besom"}
+    through = sorted((imported | used) & facade)
+    assert not through, f"besom.{module} takes {through} from the facade; name the module they live in"
+
+
+def test_the_test_set_is_opened_by_confirm_only() -> None:
+    def mentions(module: str) -> bool:
+        names = {"load_test"}
+        return any(
+            getattr(node, field, None) in names
+            for node in ast.walk(tree_of(module))
+            for field in ("id", "attr", "name", "value")
+            if not isinstance(node, ast.FunctionDef)
+        )
+
+    assert {module for module in FILES if mentions(module)} <= {"confirm"}
+
+
+def test_no_module_is_a_drawer_for_everything() -> None:
+    drawers = {"util", "utils", "helpers", "common", "misc"}
+    assert not [module for module in FILES if drawers & set(module.split("."))]
+
+
+LIGHT = [
+    ("besom", {"tensorflow", "keras", "mlflow", "pandas", "optuna"}),
+    ("hydra_plugins.besom", {"tensorflow", "keras", "mlflow", "pandas", "optuna"}),
+]
+
+
+@pytest.mark.parametrize(("package", "heavy"), LIGHT)
+def test_importing_the_package_loads_nothing_heavy(package: str, heavy: set[str]) -> None:
+    code = f"import sys, {package}; print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert not heavy & set(shown.stdout.split())

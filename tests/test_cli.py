@@ -1,0 +1,322 @@
+"""The promises of the command line on one real, small sweep: real digits, real MLflow, real processes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import BesomCommand
+
+import besom.cli
+
+SMALL = ("train.epochs=2", "data.n_train=300")
+COLUMNS = {"number", "state", "objective", "n_params", "n_macs", "fit_seconds", "run_id", "weights_sha256"}
+
+
+class Folder:
+    """A folder to run besom in."""
+
+    def __init__(self, path: Path, command: BesomCommand) -> None:
+        self.path = path
+        self._command = command
+
+    def besom(self, *args: str, code: int = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        done = self._command(*args, cwd=self.path, env=env, timeout=240)
+        assert done.returncode == code, f"besom {' '.join(args)} → {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def json(self, *args: str, code: int = 0) -> Any:
+        return json.loads(self.besom(*args, "--format", "json", code=code).stdout)
+
+    def mlflow(self, query: str) -> list[Any]:
+        with sqlite3.connect(self.path / "mlruns" / "mlflow.db") as database:
+            return database.execute(query).fetchall()
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, besom_command: BesomCommand) -> Folder:
+    """A folder with a finished sweep of three trials; tests only read it, or add to MLflow."""
+    folder = Folder(tmp_path_factory.mktemp("swept"), besom_command)
+    folder.besom("sweep", "quick", "--trials", "3", *SMALL)
+    return folder
+
+
+@pytest.fixture
+def copy(swept: Folder, tmp_path: Path, besom_command: BesomCommand) -> Folder:
+    """A copy of the sweep's databases and jobs, to be changed at will."""
+    shutil.copytree(swept.path / "mlruns", tmp_path / "mlruns")
+    return Folder(tmp_path, besom_command)
+
+
+def test_runs_are_flat_rows_with_the_columns_that_scripts_rely_on(swept: Folder) -> None:
+    rows = swept.json("runs", "quick")["trials"]
+    assert [row["number"] for row in rows] == [0, 1, 2]
+    assert all(COLUMNS <= set(row) and row["state"] == "COMPLETE" for row in rows)
+    assert rows[0]["model.conv.0.filters"] == 3
+    assert rows[0]["n_params"] == 203_068
+    assert rows[0]["n_macs"] == 425_640
+    assert len({row["weights_sha256"] for row in rows}) == 3
+
+
+def test_best_and_status_agree_with_runs(swept: Folder) -> None:
+    rows = swept.json("runs", "quick")["trials"]
+    best = max(rows, key=lambda row: (row["objective"], -row["number"]))
+    assert swept.json("best", "quick") == best
+    status = swept.json("status", "quick")
+    assert status == {
+        **{"name": "quick", "n_trials": 3, "complete": 3, "pruned": 0, "failed": 0, "running": 0},
+        "best": best,
+    }
+
+
+def test_runs_as_csv_parse_and_as_a_table_show_only_what_differs(swept: Folder) -> None:
+    rows = list(csv.DictReader(io.StringIO(swept.besom("runs", "quick", "--format", "csv").stdout)))
+    assert [row["number"] for row in rows] == ["0", "1", "2"]
+    header = swept.besom("runs", "quick").stdout.splitlines()[0].split()
+    assert "objective" in header
+    assert "run_id" not in header
+    assert "run_id" in swept.besom("runs", "quick", "--all").stdout.splitlines()[0]
+
+
+def test_mlflow_holds_parent_and_children_with_params_metrics_and_states(swept: Folder) -> None:
+    states = swept.mlflow("select r.status, t.value from runs r join tags t using (run_uuid) where t.key = 'kind'")
+    assert [state for state in states if state[1] == "sweep"] == [("FINISHED", "sweep")]
+    assert [state for state in states if state[1] == "trial"] == [("FINISHED", "trial")] * 3
+    for row in swept.json("runs", "quick")["trials"]:
+        run = f"run_uuid = '{row['run_id']}'"
+        metrics = dict(swept.mlflow(f"select key, value from latest_metrics where {run}"))
+        assert {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "best_epoch", "fit_seconds"} <= set(metrics)
+        assert (metrics["objective"], metrics["n_params"], metrics["n_macs"]) == (
+            row["objective"],
+            row["n_params"],
+            row["n_macs"],
+        )
+        steps = swept.mlflow(f"select step from metrics where key = 'val_accuracy' and {run} order by step")
+        assert steps == [(0,), (1,)]
+        params = dict(swept.mlflow(f"select key, value from params where {run}"))
+        assert params["model.conv.0.filters"] == str(row["model.conv.0.filters"])
+        assert not [key for key in params if key.startswith(("paths.", "tracking."))]
+        parent = swept.mlflow(f"select value from tags where key = 'mlflow.parentRunId' and {run}")
+        assert len(parent) == 1
+
+
+def test_every_trial_has_its_artifacts_and_a_model_that_loads(swept: Folder) -> None:
+    import mlflow.keras
+
+    row = swept.json("best", "quick")
+    folder = swept.path / "mlruns" / "artifacts" / "quick" / row["run_id"] / "artifacts"
+    assert {path.name for path in folder.iterdir()} >= {
+        *("config.yaml", "layers.csv", "learning_curve.png", "confusion_matrix.png", "confusion_matrix.csv"),
+        *("predictions.csv", "fingerprint.json", "trial.log"),
+    }
+    mlflow.set_tracking_uri(f"sqlite:///{swept.path}/mlruns/mlflow.db")
+    model = mlflow.keras.load_model(f"runs:/{row['run_id']}/model")
+    assert model.count_params() == row["n_params"]
+
+
+def test_predict_shows_the_seeds_table(swept: Folder) -> None:
+    rows = swept.json("predict", "quick")["predictions"]
+    assert len(rows) == 5
+    for row in rows:
+        assert sum(row[f"t{digit}"] for digit in range(10)) == 1
+        assert row[f"t{row['truth']}"] == 1
+        assert sum(row[f"p{digit}"] for digit in range(10)) == pytest.approx(1, abs=0.05)
+
+
+def test_a_second_start_trains_nothing_and_says_so(swept: Folder) -> None:
+    before = swept.json("runs", "quick", "--all")
+    again = swept.besom("sweep", "quick", "--trials", "3", *SMALL)
+    assert "nothing to train" in again.stdout
+    assert swept.json("runs", "quick", "--all") == before
+
+
+def test_a_raised_total_in_the_sweep_file_runs_only_the_new_ones(copy: Folder) -> None:
+    own = copy.path / "sweeps"
+    own.mkdir()
+    text = (Path(besom.cli.__file__).parents[2] / "sweeps" / "quick.yaml").read_text()
+    (own / "quick.yaml").write_text(text.replace("n_trials: 12", "n_trials: 4"))
+    before = copy.json("runs", "quick")["trials"]
+    copy.besom("sweep", "quick", *SMALL)
+    after = copy.json("runs", "quick")["trials"]
+    assert after[:3] == before
+    assert [row["number"] for row in after] == [0, 1, 2, 3]
+
+
+def test_changed_epochs_are_refused_with_the_key_and_the_way_out(copy: Folder) -> None:
+    before = (copy.path / "mlruns" / "studies.db").read_bytes()
+    refused = copy.besom("sweep", "quick", "--trials", "3", "train.epochs=3", "data.n_train=300", code=2)
+    assert "train.epochs: was 2, is 3" in refused.stderr
+    assert "--fresh" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert (copy.path / "mlruns" / "studies.db").read_bytes() == before
+
+
+def test_the_best_trial_is_reproduced_to_the_bit_in_a_run_of_its_own(swept: Folder) -> None:
+    best = swept.json("best", "quick")
+    verdict = swept.json("reproduce", "quick")
+    assert verdict["verdict"] == "bit-identical"
+    assert verdict["original_run_id"] == best["run_id"] != verdict["run_id"]
+    assert (verdict["cause"], verdict["differs"], verdict["first_epoch"]) == (None, [], None)
+    assert best["run_id"] in swept.besom("runs", "quick", "--all").stdout
+    assert verdict["run_id"] not in swept.besom("runs", "quick", "--all").stdout
+    metrics = "select count(*) from metrics where key = 'val_accuracy' and run_uuid = '{}'"
+    assert swept.mlflow(metrics.format(verdict["run_id"])) == [(2,)]
+    pids = swept.mlflow(
+        f"select value from tags where key = 'pid' and run_uuid in ('{best['run_id']}', '{verdict['run_id']}')"
+    )
+    assert len(set(pids)) == 2
+
+
+@pytest.mark.parametrize(
+    ("part", "verdict"), [("weights", "same-predictions"), ("predictions", "within-noise")], ids=lambda part: part
+)
+def test_a_changed_stored_hash_is_found(copy: Folder, part: str, verdict: str) -> None:
+    best = copy.json("best", "quick")
+    with sqlite3.connect(copy.path / "mlruns" / "mlflow.db") as database:
+        database.execute(
+            "update tags set value = 'ffff' where key = ? and run_uuid = ?", (f"{part}_sha256", best["run_id"])
+        )
+        # the artifacts' addresses are absolute: let the copy read its own
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            old, new = best_location(database, table, column), f"file://{copy.path}/mlruns"
+            database.execute(f"update {table} set {column} = replace({column}, ?, ?)", (old, new))
+    found = copy.json("reproduce", best["run_id"], code=1)
+    assert (found["verdict"], found["differs"]) == (verdict, [part])
+
+
+def best_location(database: sqlite3.Connection, table: str, column: str) -> str:
+    """Return what stands before ``/artifacts/quick`` in the addresses of a table."""
+    query = f"select {column} from {table} where {column} like '%/artifacts/quick%'"
+    location: str = database.execute(query).fetchone()[0]
+    return location.split("/artifacts/quick")[0]
+
+
+def test_a_flipped_pixel_is_found_and_named(tmp_path: Path, besom_command: BesomCommand) -> None:
+    import numpy as np
+
+    from besom.sources import mnist_5k
+
+    folder, arrays = Folder(tmp_path, besom_command), mnist_5k()
+    x = arrays.x[::10].copy()
+    np.savez(tmp_path / "mine.npz", x=x, y=arrays.y[::10])
+    folder.besom("train", "data=npz", "data.path=mine.npz", "train.epochs=1", "model.conv.0.strides=3")
+    (run_id,) = folder.mlflow("select run_uuid from tags where key = 'kind' and value = 'train'")[0]
+    assert folder.json("reproduce", run_id)["verdict"] == "bit-identical"
+    x[:, 14, 14, 0] ^= 1
+    np.savez(tmp_path / "mine.npz", x=x, y=arrays.y[::10])
+    found = folder.json("reproduce", run_id, code=1)
+    assert found["cause"] == "data"
+    assert "weights" in found["differs"]
+    assert found["first_epoch"] == 0
+
+
+def test_a_deleted_sweep_is_gone_and_its_name_free(copy: Folder) -> None:
+    copy.besom("delete", "quick")
+    assert copy.mlflow("select count(*) from experiments where name = 'quick'") == [(0,)]
+    assert not (copy.path / "mlruns" / "jobs" / "quick").exists()
+    assert "no sweep 'quick'" in copy.besom("runs", "quick", code=2).stderr
+    copy.besom("sweep", "quick", "--trials", "1", "train.epochs=1", "data.n_train=100")
+    assert len(copy.json("runs", "quick")["trials"]) == 1
+
+
+def test_dry_run_shows_the_space_and_the_first_points_and_makes_nothing(
+    project: Path, besom_command: BesomCommand
+) -> None:
+    shown = Folder(project, besom_command).besom("sweep", "quick", "--dry-run").stdout
+    assert "72 points, 12 trials" in shown
+    assert "0: conv.0.filters=3 conv.1.filters=6" in shown
+    assert "about" in shown
+    assert not list(project.iterdir())
+
+
+def test_a_constraint_prunes_a_point_without_training_it(project: Path, besom_command: BesomCommand) -> None:
+    folder = Folder(project, besom_command)
+    folder.besom("sweep", "quick", "--trials", "2", *SMALL, "hydra.sweeper.constraints=['n_params > 203068']")
+    first = folder.json("runs", "quick")["trials"][0]
+    assert (first["state"], first["objective"]) == ("PRUNED", None)
+    state = dict(folder.mlflow(f"select key, value from tags where run_uuid = '{first['run_id']}'"))
+    assert state["state"] == "PRUNED"
+    assert "n_params > 203068 broken: n_params is 203068" in state["reason"]
+
+
+def test_a_sweep_file_of_ones_own_and_a_builder_of_ones_own(project: Path, besom_command: BesomCommand) -> None:
+    folder = Folder(project, besom_command)
+    (project / "mine.py").write_text(
+        "import keras\n"
+        "def build(width, input_shape, n_classes):\n"
+        "    layers = keras.layers\n"
+        "    dense = [layers.Dense(width, activation='relu'), layers.Dense(n_classes, activation='softmax')]\n"
+        "    return keras.Sequential([keras.Input(input_shape), layers.Flatten(), *dense])\n"
+    )
+    (project / "conf" / "model").mkdir(parents=True)
+    (project / "conf" / "model" / "mine.yaml").write_text("_target_: mine.build\nwidth: 8\n")
+    config = (Path(besom.cli.__file__).parents[2] / "conf" / "config.yaml").read_text()
+    (project / "conf" / "config.yaml").write_text(config)
+    (project / "sweeps").mkdir()
+    (project / "sweeps" / "widths.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /model: mine\n"
+        "hydra:\n  sweeper:\n    direction: maximize\n    n_trials: null\n"
+        "    sampler: {seed: 1}\n    params:\n      model.width: choice(4,8)\n"
+    )
+    folder.besom("sweep", "widths", "train.epochs=1", "data.n_train=200")
+    rows = folder.json("runs", "widths")["trials"]
+    assert sorted(row["model.width"] for row in rows) == [4, 8]
+    assert sorted(row["n_params"] for row in rows) == [784 * 4 + 4 + 50, 784 * 8 + 8 + 90]
+    assert "give --allow mine" in folder.besom("reproduce", "widths", code=2).stderr
+    assert folder.json("reproduce", "widths", "--allow", "mine")["verdict"] == "bit-identical"
+
+
+WRONG = {
+    "an unknown key": (["sweep", "quick", "train.epoch=3"], "did you mean 'train.epochs'?"),
+    "a wrong type": (["sweep", "quick", "train.epochs=many"], "'train.epochs=many' cannot be used: .*Integer"),
+    "a wrong word": (["train", "model.activation=swosh"], "did you mean 'swish'?"),
+    "an unknown option": (["train", "data=mnst"], "'data=mnst' is not known; expected one of mnist, mnist_5k, npz"),
+    "an unknown sweep": (["sweep", "qick"], "sweep 'qick' is not known; .* did you mean 'quick'?"),
+    "a kernel too large": (["train", "model.conv.1.kernel_size=25"], "model.conv.1.kernel_size=25 .*at most 24"),
+    "a layer that is not there": (["train", "model.conv.5.filters=3"], "model.conv.* has 2 .*"),
+    "a missing file": (["train", "data=npz", "data.path=none.npz"], "there is no file 'none.npz'"),
+    "a corrupt npz": (["train", "data=npz", "data.path=bad.npz"], "bad.npz is not an npz file"),
+    "an unknown run": (["reproduce", "0123456789"], "no store at "),
+    "an empty search space": (["sweep", "empty.yaml"], "the search space is empty"),
+    "an unknown command": (["swep"], "did you mean 'sweep'?"),
+    "an unknown flag": (["sweep", "quick", "--trails", "3"], "unrecognized arguments: --trails"),
+    "a missing sweep file": (["sweep", "not/here.yaml"], "sweep file 'not/here.yaml' does not exist"),
+    "a password": (["train", "tracking.uri=http://u:secret@h/"], "holds a password"),
+    "a sweep over threads": (["sweep", "quick", "train.threads=1,2"], "train.threads cannot be swept"),
+    "a name that leaves the store": (["sweep", "quick", "--name", "../x"], "sweep name '../x' cannot be used"),
+}
+
+
+@pytest.mark.parametrize(("args", "message"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_input_is_one_clear_line_exit_2_and_nothing_created(
+    args: list[str], message: str, project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    (project / "bad.npz").write_text("not a zip")
+    (project / "empty.yaml").write_text("# @package _global_\ntrain:\n  epochs: 1\n")
+    before = sorted(project.rglob("*"))
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("BESOM_STORE", raising=False)
+    code = besom.cli.run(args)
+    out, err = capfd.readouterr()
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert re.search(message.replace("?", r"\?"), err), err
+    assert "secret" not in err
+    assert sorted(project.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", besom.cli.SUMMARIES)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        besom.cli.run([command, "--help"])
+    assert done.value.code == 0
+    assert f"usage: besom {command}" in capsys.readouterr().out

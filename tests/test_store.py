@@ -1,0 +1,76 @@
+"""A store appears whole or not at all, once, however many parents want it at the same time."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from besom.errors import ConfigError
+from besom.paths import Store
+from besom.store import create_store
+
+pytestmark = pytest.mark.filterwarnings(
+    # MLflow's own mappers, with SQLAlchemy 2.1
+    "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store that two parents made at the same time, after a third was killed while it made it."""
+    store = Store.at(tmp_path_factory.mktemp("project") / "mlruns")
+    killed = store.root / ".creating"
+    killed.mkdir(parents=True)
+    (killed / "mlflow.db").write_bytes(b"half a database")
+    with ThreadPoolExecutor(2) as parents:
+        list(parents.map(create_store, [store, store]))
+    return store
+
+
+def rows(store: Store, query: str) -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(store.mlflow_db)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_the_database_is_migrated_and_in_wal_mode(raced: Store) -> None:
+    assert raced.exists
+    assert rows(raced, "PRAGMA journal_mode") == [("wal",)]
+    assert len(rows(raced, "SELECT version_num FROM alembic_version")) == 1
+
+
+def test_the_default_experiment_writes_into_the_store(raced: Store) -> None:
+    assert rows(raced, "SELECT artifact_location FROM experiments") == [(f"{raced.artifacts.as_uri()}/0",)]
+
+
+def test_nothing_of_a_killed_creation_is_left(raced: Store) -> None:
+    visible = {path.name for path in raced.root.iterdir() if not path.name.endswith((".lock", "-wal", "-shm"))}
+    assert visible == {"mlflow.db"}
+
+
+def test_a_store_that_is_there_is_left_alone(raced: Store) -> None:
+    before = raced.mlflow_db.stat()
+    create_store(raced)
+    after = raced.mlflow_db.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_store_in_a_folder_of_any_name_is_made_without_a_word(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store.at(tmp_path / "my sweeps #1, é")
+    with caplog.at_level(logging.INFO):
+        create_store(store)
+    assert store.exists
+    assert [path.name for path in tmp_path.iterdir()] == [store.root.name]
+    assert (*capfd.readouterr(), caplog.text) == ("", "", "")
+
+
+def test_a_file_in_the_place_of_the_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mlruns").write_text("not a folder")
+    with pytest.raises(ConfigError, match=r"^paths\.store='.*mlruns' cannot be made: .*; expected a folder that can"):
+        create_store(Store.at(tmp_path / "mlruns"))

@@ -1,0 +1,67 @@
+"""URIs that users give: passwords are refused and never shown, SQLite paths become absolute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from besom.errors import ConfigError
+from besom.uris import absolute_uri, check_no_password, without_password
+
+WITH_PASSWORD = [
+    ("http://me:s3cret@host:5000", "tracking.uri", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+    ("https://:s3cret@host/path", "tracking.uri", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+    ("postgresql://me:s3cret@host/mlflow", "tracking.uri", "MLFLOW_TRACKING_URI"),
+    ("postgresql+psycopg2://me:s3cret/with@slash@host/mlflow", "tracking.uri", "MLFLOW_TRACKING_URI"),
+    ("postgresql://host/mlflow?user=me&password=s3cret", "tracking.uri", "MLFLOW_TRACKING_URI"),
+    ("postgresql://me:s3cret@host/optuna", "hydra.sweeper.storage", "BESOM_STORAGE"),
+]
+
+
+@pytest.mark.parametrize(("uri", "name", "variable"), WITH_PASSWORD)
+def test_a_password_is_refused_with_the_variable_to_use_and_not_repeated(uri: str, name: str, variable: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name}=.*\*\*\*.* holds a password; .* {variable}$") as refused:
+        check_no_password(uri, name)
+    assert "s3cret" not in str(refused.value)
+
+
+WITHOUT_PASSWORD = [
+    "http://host:5000",
+    "http://host:5000/mail@example.org",
+    "https://me@host/path?x=a:b@c",
+    "postgresql://me@host:5432/mlflow",
+    "sqlite:////home/me/mail@home:1/mlflow.db",
+    "databricks",
+    "/home/me:you@home",
+]
+
+
+@pytest.mark.parametrize("uri", WITHOUT_PASSWORD)
+def test_a_uri_without_a_password_passes(uri: str) -> None:
+    check_no_password(uri, "tracking.uri")
+    assert without_password(uri) == uri
+
+
+@given(
+    scheme=st.sampled_from(["http", "https", "postgresql", "mysql+pymysql"]),
+    user=st.text("abcXYZ019._%-", max_size=8),
+    password=st.text("abcXYZ019._%!$&*+,;=-", min_size=6, max_size=20).filter(lambda text: "***" not in text),
+)
+def test_no_password_is_ever_shown(scheme: str, user: str, password: str) -> None:
+    uri = f"{scheme}://{user}:{password}@host:5000/name"
+    assert without_password(f"cannot reach {uri} today") == f"cannot reach {scheme}://{user}:***@host:5000/name today"
+
+
+def test_a_relative_sqlite_path_is_taken_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_uri("sqlite:///runs/mlflow.db") == f"sqlite:///{tmp_path}/runs/mlflow.db"
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////data/mlflow.db", "http://host:5000", "postgresql://host/mlflow"])
+def test_other_uris_stay_as_they_are(uri: str) -> None:
+    assert absolute_uri(uri) == uri
