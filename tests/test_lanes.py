@@ -20,7 +20,7 @@ from besom.engine import OnReport, WorkerDied
 from besom.lanes import LanePool, LaneSetup
 
 
-def runner(job: Any, channel: OnReport) -> Any:
+def runner(job: Any, channel: OnReport) -> Any:  # noqa: C901  # a table in code
     """Do what the job says: a small language of misdeeds."""
     match job:
         case ("pid",):
@@ -41,6 +41,7 @@ def runner(job: Any, channel: OnReport) -> Any:
             sys.stdout.write(text)
             sys.stdout.flush()
             os.write(2, b" and below Python")
+    return None
 
 
 def deaf(step: int, value: float) -> bool:
@@ -158,9 +159,7 @@ def test_close_leaves_no_process_behind() -> None:
         busy = pool.submit(("sleep", 60), deaf)
         idle = pool.submit(("echo", 1), deaf)
         settled(pool, idle)
-    names = [
-        child.cmdline() for child in psutil.Process().children(recursive=True) if child.pid not in before
-    ]
+    names = [child.cmdline() for child in psutil.Process().children(recursive=True) if child.pid not in before]
     assert not [name for name in names if "resource_tracker" not in str(name)]
     assert isinstance(busy.exception(), WorkerDied)
 

@@ -64,7 +64,9 @@ def test_the_total_is_the_smaller_of_n_trials_and_the_size_of_the_space(n_trials
     assert read(fields(n_trials=n_trials), []).total == total
 
 
-MASTER = OmegaConf.create({"train": {"epochs": 5}, "tracking": {"uri": None}, "paths": {"store": "mlruns"}, "hydra": {}})
+MASTER = OmegaConf.create(
+    {"train": {"epochs": 5}, "tracking": {"uri": None}, "paths": {"store": "mlruns"}, "hydra": {}}
+)
 
 
 @pytest.mark.parametrize(

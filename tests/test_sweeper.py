@@ -223,7 +223,14 @@ def test_a_sweep_survives_kill_9_of_its_parent(toy: Toy, n_trained: int) -> None
 def test_a_finished_job_of_a_killed_parent_is_told_not_trained_again(toy: Toy) -> None:
     flag = toy.folder / "flag"
     flag.touch()
-    overrides = ("misdeed=sleep", f"flag={flag}", "x=2,3", "y=1", "hydra.launcher.n_lanes=2", "hydra.sweeper.n_trials=2")
+    overrides = (
+        "misdeed=sleep",
+        f"flag={flag}",
+        "x=2,3",
+        "y=1",
+        "hydra.launcher.n_lanes=2",
+        "hydra.sweeper.n_trials=2",
+    )
     with toy.start(*overrides) as parent:
         until(lambda: any((toy.folder / "sweep" / str(n) / "result.json").exists() for n in (0, 1)))
         os.kill(parent.pid, signal.SIGSTOP)  # between result.json and tell, if it was not faster

@@ -19,7 +19,7 @@ from besom.schema import CnnConfig, ConvConfig, DataConfig, PathsConfig, Trackin
 
 T = TypeVar("T")
 TRIAL_GROUPS = ("data", "model", "train", "tracking", "paths")
-UNTRACKED = ("paths.", "tracking.")
+UNTRACKED = ("paths.", "tracking.", "data.path")
 """Leaves that say where things go, not what a result depends on: neither params nor fingerprint."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,17 @@ from besom.schema import TrialConfig
 from besom.seeding import fix_runtime
 from besom.settings import SweepSettings
 from besom.store import create_store
+from besom.tracking import fix_environment
+
+PRELOAD = ("besom.trial", "besom.pictures", "mlflow.keras", "mlflow.pyfunc", "pandas")
+"""What a lane imports while the parent is still busy: else its first trial pays for it, 3 s of CPU."""
+
+
+COMBINATIONS = [
+    "hydra/sweeper=basic",
+    "hydra.sweep.dir='${paths.store}/jobs/train/${now:%Y-%m-%d_%H-%M-%S-%f}'",
+]
+"""What ``besom train -m`` means: Hydra's own sweeper, one job after another in this process."""
 
 
 def _fixed(overrides: Sequence[str]) -> list[str]:
@@ -61,6 +72,7 @@ class Composed:
     @classmethod
     def of(cls, stage: Stage, base: Path, overrides: Sequence[str], complete: Completion | None = None) -> Composed:
         """Compose with the overrides that do not sweep; relative store paths are taken from ``base``."""
+        overrides = [text for text in overrides if text != "hydra/sweeper=besom"]  # what it is anyway
         first = compose(stage.folder, _fixed(overrides))
         store = Store.at(str(first.paths.store), base)
         own = complete(first, store) if complete else []
@@ -92,7 +104,7 @@ class Composed:
 
 def train(overrides: Sequence[str], *, multirun: bool) -> None:
     """Run one tracked training of the config, or with ``multirun`` one for each combination."""
-    own = ["hydra/sweeper=basic"] if multirun and not _chosen("hydra/sweeper", overrides) else []
+    own = COMBINATIONS if multirun and not _chosen("hydra/sweeper", overrides) else []
     with staged() as (stage, base):
         made = Composed.of(stage, base, [*own, *overrides])
         trial = made.check()
@@ -109,6 +121,7 @@ def _chosen(group: str, overrides: Sequence[str]) -> bool:
 def _prepare(store: Store, threads: int) -> None:
     create_store(store)
     fix_runtime(threads)
+    fix_environment()
 
 
 @dataclass(frozen=True)
@@ -150,13 +163,15 @@ def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
         stem = stage.take_sweep(request.sweep)
         made = Composed.of(stage, base, [f"sweeps={stem}", *request.overrides], _Completion(stem, request))
         sweeper = made.config.hydra.sweeper
+        _refuse_swept_threads(sweeper.params, made.task_overrides)
         settings = sweep_settings.read(sweeper, made.task_overrides)
-        if "train.threads" in settings.space.params:
-            raise SpaceError(
-                "train.threads cannot be swept: it is fixed before TensorFlow starts; run one sweep for each"
-            )
         comparable = sweep_settings.comparable(made.config, sweeper, made.task_overrides)
         yield PlannedSweep(stage, made, settings, comparable, made.check())
+
+
+def _refuse_swept_threads(params: Mapping[str, Any], arguments: Sequence[str]) -> None:
+    if "train.threads" in {*params, *(text.split("=")[0] for text in arguments if is_sweep(text))}:
+        raise SpaceError("train.threads cannot be swept: it is fixed before TensorFlow starts; run one sweep for each")
 
 
 @dataclass(frozen=True)
@@ -168,7 +183,13 @@ class _Completion:
 
     def __call__(self, config: DictConfig, store: Store) -> list[str]:
         name = checked_sweep_name(self.request.name or config.hydra.sweeper.study_name or self.stem)
-        return [f"hydra.sweeper.study_name={name}", *self._launcher(config), *self._lanes(config, store.sweep(name))]
+        named = f"hydra.sweeper.study_name={name}"
+        return [named, *self._sweeper(config), *self._launcher(config), *self._lanes(config, store.sweep(name))]
+
+    @staticmethod
+    def _sweeper(config: DictConfig) -> list[str]:
+        """Put besom's store and tracker back where a sweep file chose the bare sweeper."""
+        return ["hydra/sweeper=besom_app"] if config.hydra.runtime.choices["hydra/sweeper"] == "besom" else []
 
     def _launcher(self, config: DictConfig) -> list[str]:
         chosen = config.hydra.runtime.choices["hydra/launcher"]
@@ -182,7 +203,7 @@ class _Completion:
     def _lanes(config: DictConfig, sweep_folder: Path) -> list[str]:
         n_jobs = config.hydra.sweeper.n_jobs
         return [
-            "hydra.launcher.preload=[besom.trial]",
+            f"hydra.launcher.preload=[{','.join(PRELOAD)}]",
             f"hydra.launcher.threads_per_lane={config.train.threads}",
             f"hydra.launcher.log_folder={override_text(str(sweep_folder / 'lanes'))}",
             *([f"hydra.launcher.n_lanes={n_jobs}"] if n_jobs else []),
@@ -215,6 +236,8 @@ def _taken_live(config: DictConfig) -> list[str]:
     fields = {f"hydra.sweeper.{key}": sweeper[key] for key in ("n_trials", "timeout", "n_jobs")}
     fields |= {f"hydra.launcher.{key}": value for key, value in launcher.items() if key != "_target_"}
     fields["tracking.uri"] = config.tracking.uri
+    if "path" in config.data:
+        fields["data.path"] = config.data.path
     return [f"{key}={override_text(_plain(value))}" for key, value in fields.items()]
 
 

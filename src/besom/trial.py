@@ -143,17 +143,16 @@ class _Record:
         log.info("epoch %d: %s", epoch, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         self._logger.log_epoch(epoch, metrics)
 
-    def numbers(self, fit: Fit) -> None:
+    def numbers(self, fit: Fit, **more: float) -> None:
         """Record what is known of a training, be it pruned."""
         numbers = {"best_epoch": fit.best_epoch, "fit_seconds": fit.fit_seconds}
-        self._logger.log_metrics({**numbers, **self._size()})
+        self._logger.log_metrics({**numbers, **self._size(), **more})
         self._tell(**numbers)
 
     def outcome(self, outcome: Outcome) -> None:
         """Record a training that came to its end."""
         parts = {f"fingerprint.{part}": as_text(value) for part, value in outcome.fingerprint.items()}
-        self.numbers(outcome.fit)
-        self._logger.log_metrics({"objective": outcome.fit.objective, "n_params": outcome.n_params})
+        self.numbers(outcome.fit, objective=outcome.fit.objective, n_params=outcome.n_params)
         self._logger.set_tags({**outcome.hashes, **parts})
         self._logger.log_model(outcome.model, outcome.dataset)
         self._tell(n_params=outcome.n_params, **outcome.hashes)
