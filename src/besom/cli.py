@@ -60,6 +60,13 @@ def run(arguments: list[str]) -> int:
             traceback.print_exc()
         sys.stderr.write(f"besom: {' '.join(str(error).split())}\n")
         return error.exit_code
+    except Exception as error:  # not foreseen: of a user's own code, a library, or besom's mistake
+        if debug:
+            traceback.print_exc()
+        else:
+            reason = " ".join(str(error).split())
+            sys.stderr.write(f"besom: {type(error).__name__}: {reason}; --debug shows where it came from\n")
+        return 1
 
 
 def dispatch(arguments: list[str]) -> int:

@@ -67,7 +67,10 @@ def run(config: DictConfig | Mapping[str, Any]) -> float:
             raise
         finally:
             record.files(content, outcome)
-    return outcome.fit.objective
+    fit = outcome.fit
+    log.info("%s %.4f at epoch %d, %s parameters, run %s", settings.train.objective, fit.objective, fit.best_epoch,
+             f"{outcome.n_params:,}", logger.run_id)  # fmt: skip
+    return fit.objective
 
 
 def train_once(config: TrialConfig, on_epoch: OnEpoch) -> Outcome:

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from types import FrameType
 
 from besom.errors import BesomError, ConfigError, NotFound
 from besom.paths import Store
@@ -29,6 +30,7 @@ def serve(store: Store, sweep: str | None, host: str, port: int) -> int:
         raise NotFound(f"no store at {store.root}; make one with 'besom sweep quick', or name it with BESOM_STORE")
     path = _experiment_path(store, sweep) if sweep else ""
     _refuse_taken_port(host, port)
+    signal.signal(signal.SIGTERM, _as_interrupt)
     server = _start(store, host, port)
     try:
         _wait_until_ready(server, f"http://{host}:{port}/health")
@@ -39,6 +41,11 @@ def serve(store: Store, sweep: str | None, host: str, port: int) -> int:
         return 130
     finally:
         _stop(server)
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    """End as by Ctrl-C, so that the server ends too."""
+    raise KeyboardInterrupt
 
 
 def _experiment_path(store: Store, sweep: str) -> str:
