@@ -21,7 +21,7 @@ ui: venv ## the MLflow UI on the store
 	@$(BIN)/besom ui $(ARGS)
 
 test: venv ## the core suite, with coverage
-	@$(BIN)/python -m pytest --cov $(ARGS)
+	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 test-services: venv ## the tests that need a browser, a server or another environment
 	@$(BIN)/python -m pytest -m service $(ARGS)
