@@ -290,6 +290,19 @@ WRONG = {
     "a missing sweep file": (["sweep", "not/here.yaml"], "sweep file 'not/here.yaml' does not exist"),
     "a password": (["train", "tracking.uri=http://u:secret@h/"], "holds a password"),
     "a sweep over threads": (["sweep", "quick", "train.threads=1,2"], "train.threads cannot be swept"),
+    "an unknown measure": (["sweep", "quick", "hydra.sweeper.constraints=['n_parms < 5']"], "did you mean 'n_params'?"),
+    "a negative seed": (["sweep", "quick", "--seed", "-1"], "seed=-1 is negative; expected a number from 0"),
+    "an unknown sampler": (["sweep", "quick", "--sampler", "foo"], "expected one of grid, random, tpe"),
+    "a wrong pruner": (
+        ["sweep", "quick", "hydra.sweeper.pruner={_target_: foo.Bar}"],
+        "hydra.sweeper.pruner.* cannot be",
+    ),
+    "a sweep file that is no YAML": (["sweep", "broken.yaml"], "a config file is no YAML: .*broken.yaml"),
+    "a storage elsewhere": (["sweep", "quick", "hydra.sweeper.storage=sqlite:///x.db"], "x.db' leaves the store"),
+    "a password in the storage": (
+        ["sweep", "quick", "hydra.sweeper.storage='postgresql://u:secret@h/db'"],
+        "holds a password; .* BESOM_STORAGE",
+    ),
     "a name that leaves the store": (["sweep", "quick", "--name", "../x"], "sweep name '../x' cannot be used"),
 }
 
@@ -301,6 +314,7 @@ def test_wrong_input_is_one_clear_line_exit_2_and_nothing_created(
     import re
 
     (project / "bad.npz").write_text("not a zip")
+    (project / "broken.yaml").write_text("a: [1\n")
     (project / "empty.yaml").write_text("# @package _global_\ntrain:\n  epochs: 1\n")
     before = sorted(project.rglob("*"))
     monkeypatch.chdir(project)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import yaml
 from besom.errors import NotFound, did_you_mean
 from besom.paths import Store
 from besom.study import best_trial, has_storage, load_study, study_names
+from besom.tracking import fix_environment, uri_of
 
 
 def trials_of(storage: str, name: str) -> list[Any]:
@@ -95,20 +96,19 @@ def find_run(store: Store, run_or_sweep: str) -> StoredRun:
     Raises:
         NotFound: there is neither, or the sweep has no complete trial.
     """
-    known = study_names(store.studies_uri) if store.exists and has_storage(store.studies_uri) else []
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or store.mlflow_uri
+    known = study_names(store.studies_uri) if has_storage(store.studies_uri) else []
     if run_or_sweep in known:
-        return _open_run(store, uri, _best_run_id(store, run_or_sweep))
-    if not store.exists and uri == store.mlflow_uri:
+        return _open_run(store, uri_of(store, run_or_sweep), _best_run_id(store, run_or_sweep))
+    uris = list(dict.fromkeys(uri_of(store, sweep) for sweep in (None, *known)))
+    if not store.exists and uris == [store.mlflow_uri]:
         raise NotFound(
             f"no store at {store.root}; make one with 'besom sweep quick', or name it with --store or BESOM_STORE"
         )
-    try:
-        return _open_run(store, uri, run_or_sweep)
-    except NotFound:
-        there = f"the sweeps there are {', '.join(known)}" if known else "there is no sweep yet"
-        near = did_you_mean(run_or_sweep, known)
-        raise NotFound(f"no run or sweep '{run_or_sweep}' in {store.root}; {there}{near}") from None
+    for uri in uris:
+        with suppress(NotFound):
+            return _open_run(store, uri, run_or_sweep)
+    there = f"the sweeps there are {', '.join(known)}" if known else "there is no sweep yet"
+    raise NotFound(f"no run or sweep '{run_or_sweep}' in {store.root}; {there}{did_you_mean(run_or_sweep, known)}")
 
 
 def _best_run_id(store: Store, name: str) -> str:
@@ -120,8 +120,6 @@ def _best_run_id(store: Store, name: str) -> str:
 
 
 def _open_run(store: Store, uri: str, run_id: str) -> StoredRun:
-    from besom.tracking import fix_environment
-
     fix_environment()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException

@@ -66,7 +66,7 @@ def _number_of_trials(storage: str, name: str, fresh: bool) -> int:
 def _after_sweep(storage: str, name: str, before: int, form: str) -> int:
     """Print the leaderboard, and say so when there was nothing left to train."""
     from besom.rows import differing, leaderboard, rows
-    from besom.study import load_study
+    from besom.study import counts, load_study
 
     study = load_study(storage, name)
     trials = study.get_trials(deepcopy=False)
@@ -74,7 +74,10 @@ def _after_sweep(storage: str, name: str, before: int, form: str) -> int:
     if form == "json":
         print_json({"trials": board})
         return 0
-    if len(trials) == before:
+    counted, total = counts(trials).counted, study.user_attrs.get("n_trials")
+    if total is not None and counted < total:
+        say(f"sweep '{name}' was stopped by its timeout at {counted} of {total} trials; the same command goes on.")
+    elif len(trials) == before:
         say(f"sweep '{name}' is complete: nothing to train. Raise hydra.sweeper.n_trials (--trials) to go on.")
     say(f"\nsweep '{name}', best first:")
     print_rows(board[:15], differing(board), form)

@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from besom.errors import ConfigError, did_you_mean
 from besom.schema import CnnConfig, DataConfig, PathsConfig, TrackingConfig, TrainConfig
@@ -40,6 +41,8 @@ def compose(project_root: Path, overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(project_root / "conf"), version_base=VERSION_BASE):
             return hydra_compose("config", list(overrides), return_hydra_config=True)
+    except YAMLError as error:
+        raise ConfigError(f"a config file is no YAML: {' '.join(str(error).split())}") from error
     except (HydraException, OmegaConfBaseException) as error:
         of_layers = [text for text in overrides if text.startswith("model.conv.")]
         if of_layers:

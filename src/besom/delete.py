@@ -6,33 +6,39 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
-from besom.catalog import trials_of
 from besom.errors import BesomError
-from besom.lock import refuse_if_locked
+from besom.lock import parent_lock
 from besom.paths import Store
-from besom.study import delete_study
+from besom.study import delete_study, has_storage
+from besom.tracking import fix_environment, uri_of
+from besom.uris import HTTP, without_password
 
 
 def delete_sweep(store: Store, name: str) -> None:
-    """Delete a sweep's runs, artifacts, study and job folders; what is not there is passed over.
-
-    The study goes last but for the folders: interrupted, the same call finds the sweep and goes on.
+    """Delete a sweep that nobody runs.
 
     Raises:
-        SweepLocked: a living process runs the sweep.
+        SweepLocked: a living process works on it.
     """
-    refuse_if_locked(store.lock(name), name)
-    _delete_runs(os.environ.get("MLFLOW_TRACKING_URI") or store.mlflow_uri, name)
+    with parent_lock(store.lock(name), name):
+        delete_locked(store, name)
+
+
+def delete_locked(store: Store, name: str) -> None:
+    """Delete a sweep whose lock is held: runs, artifacts, folders; what is not there is passed over.
+
+    The study goes last: interrupted, the same call still finds the sweep and goes on.
+    """
+    _delete_runs(uri_of(store, name), name)
     shutil.rmtree(store.artifacts / name, ignore_errors=True)
-    if trials_of(store.studies_uri, name) or store.studies_db.exists():
-        delete_study(store.studies_uri, name)
     shutil.rmtree(store.sweep(name), ignore_errors=True)
+    if has_storage(store.studies_uri):
+        delete_study(store.studies_uri, name)
 
 
 def _delete_runs(uri: str, name: str) -> None:
-    from besom.tracking import fix_environment
-
     fix_environment()
     from mlflow import MlflowClient
 
@@ -40,13 +46,21 @@ def _delete_runs(uri: str, name: str) -> None:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return
-    if experiment.lifecycle_stage == "active":
+    active = experiment.lifecycle_stage == "active"
+    if active and uri.startswith(HTTP):  # a server empties its trash itself; the name must be free now
+        client.rename_experiment(experiment.experiment_id, f"{name}-deleted-{time.time_ns()}")
+    if active:
         client.delete_experiment(experiment.experiment_id)
-    # MLflow keeps deleted experiments, and their names, until its own collector has run
-    command = [sys.executable, "-m", "mlflow", "gc", "--experiment-ids", str(experiment.experiment_id)]
-    collected = subprocess.run(
-        [*command, "--backend-store-uri", uri, "--tracking-uri", uri], capture_output=True, text=True, check=False
-    )
-    if collected.returncode != 0:
-        last = (collected.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BesomError(f"MLflow could not delete experiment '{name}' for good: {last}")
+    if not uri.startswith(HTTP):
+        _collect(uri, name, str(experiment.experiment_id))
+
+
+def _collect(uri: str, name: str, experiment_id: str) -> None:
+    """Have MLflow's own collector remove a deleted experiment: until then it keeps the name."""
+    command = [sys.executable, "-m", "mlflow", "gc", "--experiment-ids", experiment_id]
+    # by environment, because everybody can read a command line
+    where = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_BACKEND_STORE_URI": uri}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **where})
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BesomError(f"MLflow could not delete experiment '{name}' for good: {without_password(last)}")

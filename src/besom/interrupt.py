@@ -24,6 +24,11 @@ class Interrupt:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
+    def check(self) -> None:
+        """Raise KeyboardInterrupt where the loop can stand it."""
+        if self.asked:
+            raise KeyboardInterrupt
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt

@@ -142,10 +142,13 @@ class LanePool:
         if self._setup.jobs_per_lane and lane.n_done >= self._setup.jobs_per_lane:
             lane.ask_to_end()
             self._replace(lane)
-        if kind == "done":
-            work.future.set_result(cloudpickle.loads(content))
-        else:
+        if kind == "failed":
             work.future.set_exception(RuntimeError(content.decode()))
+            return
+        try:
+            work.future.set_result(cloudpickle.loads(content))
+        except Exception as error:  # a user's exception class that pickles but does not unpickle
+            work.future.set_exception(RuntimeError(f"the job's return cannot be read: {error}"))
 
     def _bury(self, lane: _Lane) -> None:
         """Put a new lane in the place of one that died; its job is lost, unless it never got to start it."""

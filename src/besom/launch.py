@@ -7,6 +7,7 @@ known to be good.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,10 @@ from besom import settings as sweep_settings
 from besom.catalog import stored_settings
 from besom.compose import compose
 from besom.config import plain, typed
-from besom.delete import delete_sweep
+from besom.delete import delete_locked
 from besom.errors import ConfigError, SpaceError
 from besom.grammar import override_text
-from besom.lock import refuse_if_locked
+from besom.lock import parent_lock, refuse_if_locked
 from besom.overrides import is_hydra, is_sweep
 from besom.paths import Store, checked_sweep_name
 from besom.project import Project, Stage
@@ -31,7 +32,8 @@ from besom.schema import TrialConfig
 from besom.seeding import fix_runtime
 from besom.settings import SweepSettings
 from besom.store import create_store
-from besom.tracking import fix_environment
+from besom.tracking import fix_environment, keep_uri
+from besom.uris import check_no_password
 
 PRELOAD = ("besom.trial", "besom.pictures", "mlflow.keras", "mlflow.pyfunc", "pandas")
 """What a lane imports while the parent is still busy: else its first trial pays for it, 3 s of CPU."""
@@ -91,7 +93,6 @@ class Composed:
         """
         from besom import data
         from besom.measure import sized
-        from besom.uris import check_no_password
 
         content = plain(self.config)
         trial = typed(content)
@@ -165,8 +166,31 @@ def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
         sweeper = made.config.hydra.sweeper
         _refuse_swept_threads(sweeper.params, made.task_overrides)
         settings = sweep_settings.read(sweeper, made.task_overrides)
+        _refuse_other_places(made, settings)
         comparable = sweep_settings.comparable(made.config, sweeper, made.task_overrides)
-        yield PlannedSweep(stage, made, settings, comparable, made.check())
+        trial = made.check()
+        sweep_settings.check_search(settings, _measures(made.config))
+        yield PlannedSweep(stage, made, settings, comparable, trial)
+
+
+def _measures(config: DictConfig) -> Mapping[str, float] | None:
+    """Return the numbers of the base config, None for a model that is not measured."""
+    from besom.measure import measure
+
+    return measure(plain(config)) or None
+
+
+def _refuse_other_places(made: Composed, settings: SweepSettings) -> None:
+    """Keep a sweep in its store: who reads, locks and deletes it looks nowhere else."""
+    check_no_password(settings.storage, "hydra.sweeper.storage")
+    folder = str(made.store.sweep(settings.study_name))
+    expected = {"hydra.sweeper.storage": made.store.studies_uri, "hydra.sweep.dir": folder}
+    given = {"hydra.sweeper.storage": settings.storage, "hydra.sweep.dir": str(made.config.hydra.sweep.dir)}
+    for key, value in given.items():
+        if value != expected[key]:
+            raise ConfigError(
+                f"{key}={value!r} leaves the store; expected {expected[key]!r}: move all with paths.store"
+            )
 
 
 def _refuse_swept_threads(params: Mapping[str, Any], arguments: Sequence[str]) -> None:
@@ -214,20 +238,22 @@ def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     """Start or resume a planned sweep and run it to its end."""
     store, name = plan.made.store, plan.name
     refuse_if_locked(store.lock(name), name)
-    if fresh and store.exists:
-        delete_sweep(store, name)
-    else:
-        stored = stored_settings(plan.settings.storage, name)
-        if stored is not None:
-            sweep_settings.refuse_changes(name, stored, plan.comparable)
+    stored = None if fresh else stored_settings(plan.settings.storage, name)
+    if stored is not None:
+        sweep_settings.refuse_changes(name, stored, plan.comparable)
     _prepare(store, plan.trial.train.threads)
-    snapshot = store.snapshot(name)
-    is_resume = snapshot.is_dir()
-    if not is_resume:
-        plan.stage.keep_as(snapshot)
-    from besom.hydra_main import run_hydra
+    with parent_lock(store.lock(name), name):
+        if fresh:
+            delete_locked(store, name)
+        is_resume = stored is not None and store.snapshot(name).is_dir()
+        if not is_resume:  # a snapshot without a study is of a start that died before it had one
+            shutil.rmtree(store.snapshot(name), ignore_errors=True)
+            plan.stage.keep_as(store.snapshot(name))
+        keep_uri(store, name, plan.made.config.tracking.uri)
+        from besom.hydra_main import run_hydra
 
-    run_hydra(snapshot, [*plan.made.overrides, *(_taken_live(plan.made.config) if is_resume else [])], multirun=True)
+        live = _taken_live(plan.made.config) if is_resume else []
+        run_hydra(store.snapshot(name), [*plan.made.overrides, *live], multirun=True)
 
 
 def _taken_live(config: DictConfig) -> list[str]:
@@ -246,6 +272,11 @@ def _plain(value: Any) -> Any:
 
 
 def store_of(given: Path | None) -> Store:
-    """Return the store that readers read: the given one, else ``BESOM_STORE``, else the project's ``mlruns``."""
-    folder = Path.cwd() if given else Project.around(Path.cwd()).root
-    return Store.at(given or os.environ.get("BESOM_STORE") or "mlruns", folder)
+    """Return the store that readers read: the given one, else what the project's config says, as for writers."""
+    if given:
+        return Store.at(given)
+    project = Project.around(Path.cwd())
+    if not project.has_own_paths:
+        return Store.at(os.environ.get("BESOM_STORE") or "mlruns", project.root)
+    with project.staged() as stage:
+        return Store.at(str(compose(stage.folder, []).paths.store), project.root)

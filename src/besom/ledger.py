@@ -5,6 +5,7 @@ Whatever dies in between leaves the study right, and `Ledger.mend` brings the ru
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ class Ledger:
         if run_id is not None:
             self.study.note(asked.number, run_id=run_id)
         return run_id
+
+    def note_folder(self, number: int, folder: Path) -> None:
+        """Store where the trial's ``result.json`` will be, relative to the sweep's folder."""
+        self.study.note(number, job=os.path.relpath(folder, self._folder))
 
     def finish(self, result: TrialResult, run_id: str | None, why: str | None = None) -> None:
         """Write down how a trial ended by itself."""

@@ -39,8 +39,15 @@ class Store:
 
     @classmethod
     def at(cls, path: str | Path, base: Path | None = None) -> Store:
-        """Return the store at ``path``, relative paths taken from ``base`` (default: the working directory)."""
-        return cls(Path(os.path.abspath((base or Path.cwd()) / Path(path).expanduser())))
+        """Return the store at ``path``, relative paths taken from ``base`` (default: the working directory).
+
+        Raises:
+            ConfigError: the path has a character that means something else in a database's URL.
+        """
+        root = os.path.abspath((base or Path.cwd()) / Path(path).expanduser())
+        if wrong := [character for character in "%?" if character in root]:
+            raise ConfigError(f"paths.store={root!r} has {wrong[0]!r} in it, which a database's URL reads otherwise")
+        return cls(Path(root))
 
     @property
     def exists(self) -> bool:
@@ -83,8 +90,12 @@ class Store:
         return self.sweep(sweep) / "snapshot"
 
     def lock(self, sweep: str) -> Path:
-        """Return the file that the living parent of a sweep holds locked."""
-        return self.sweep(sweep) / "parent.lock"
+        """Return the file that whoever works on a sweep holds locked; beside its folder, which may be deleted."""
+        return self.root / "jobs" / ".locks" / checked_sweep_name(sweep)
+
+    def tracking_uri(self, sweep: str) -> Path:
+        """Return the file with the URI that a sweep's runs went to, where that is not the usual one."""
+        return self.sweep(sweep) / "tracking_uri"
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -38,9 +38,9 @@ class Progress(Protocol):
 
 
 def choose_progress(study: SweepStudy, total: int | None) -> Progress:
-    """Return the live view in a terminal, plain lines elsewhere."""
-    console = Console(soft_wrap=True, highlight=False)
-    return LiveView(study, total, console) if sys.stdout.isatty() else Lines(study, total, console)
+    """Return the live view in a terminal, plain lines elsewhere; on stderr, since stdout is for results."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    return LiveView(study, total, console) if sys.stderr.isatty() else Lines(study, total, console)
 
 
 def point_text(point: Mapping[str, Any]) -> str:

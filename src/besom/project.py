@@ -47,6 +47,14 @@ class Project:
                 return cls(candidate, has_conf=True)
         return cls(folder, has_conf=False)
 
+    @property
+    def has_own_paths(self) -> bool:
+        """Whether the project's config may put the store elsewhere than the package's does."""
+        names = ("config.yaml", "paths/default.yaml")
+        own = [self.root / "conf" / name for name in names if self.has_conf]
+        texts = {file.relative_to(self.root): file.read_bytes() for file in own if file.is_file()}
+        return any((packaged() / name).read_bytes() != text for name, text in texts.items())
+
     @contextmanager
     def staged(self) -> Iterator[Stage]:
         """Lay package and project together in a temporary folder, gone after the ``with``."""

@@ -18,6 +18,7 @@ from besom.catalog import StoredRun
 from besom.config import typed
 from besom.errors import BesomError, ConfigError, NotFound
 from besom.lanes import LanePool, LaneSetup
+from besom.project import Project
 from besom.reporting import TrialHandle, running
 from besom.schema import TrialConfig
 from besom.seeding import fix_runtime
@@ -26,6 +27,13 @@ VERDICTS = ("bit-identical", "same-predictions", "within-noise", "different")
 PARTS = ("weights", "history", "predictions")
 CAUSES = ("data", "split", "code", "config", "packages", "threads", "steps_per_execution", "cpu", "seeds")
 """Parts of a fingerprint in the order in which they are looked at for the cause of a difference."""
+
+
+TRUSTED = {
+    "data": ("besom.data.mnist_5k", "besom.data.mnist", "besom.data.npz"),
+    "model": ("besom.model.cnn",),
+}
+"""The only targets that a config out of a store may name unasked."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +118,18 @@ def refuse_foreign_targets(content: Mapping[str, Any], allow: Sequence[str]) -> 
 
     A config from a store is data that somebody may have written; only besom's own targets are trusted.
     """
-    for group in ("data", "model"):
-        target = str((content.get(group) or {}).get("_target_", "besom."))
+    for group, own in TRUSTED.items():
+        target = str((content.get(group) or {}).get("_target_", own[0]))
         package = target.split(".", 1)[0]
-        if package != "besom" and package not in allow:
-            raise ConfigError(f"the run's {group} is built by {target!r}; to import that code, give --allow {package}")
+        if target not in own and (package == "besom" or package not in allow):
+            mend = f"; to import that code, give --allow {package}" if package != "besom" else ""
+            raise ConfigError(f"the run's {group} is built by {target!r}; expected {', '.join(own)}{mend}")
 
 
 def _load_data(config: TrialConfig) -> None:
     from besom import data
 
-    sys.path.insert(0, str(Path.cwd()))  # where a user's own loader is found
+    sys.path.insert(0, str(Project.around(Path.cwd()).root))  # where a user's own loader is found
     data.load(config.data)
 
 

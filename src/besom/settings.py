@@ -10,13 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.errors import HydraException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from optuna.pruners import BasePruner, NopPruner
 
 from besom.config import plain, tracked_leaves
 from besom.constraints import Constraint, parse_constraints
 from besom.errors import ConfigError, ResumeError, SpaceError
 from besom.overrides import is_sweep
 from besom.paths import checked_sweep_name
+from besom.samplers import sampler_for_point
 from besom.space import Space, parse
 
 MAY_CHANGE = ("n_trials", "timeout", "n_jobs", "storage", "study_name", "tracker", "measure")
@@ -86,6 +90,43 @@ def read(sweeper: Mapping[str, Any], arguments: Sequence[str]) -> SweepSettings:
             "the space is infinite and nothing ends the sweep; expected hydra.sweeper.n_trials or .timeout"
         )
     return settings
+
+
+def build_pruner(config: Mapping[str, Any]) -> BasePruner:
+    """Return the pruner that ``hydra.sweeper.pruner`` names, one that never prunes where it is empty.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        pruner = instantiate(dict(config)) if config else NopPruner()
+    except HydraException as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ConfigError(f"hydra.sweeper.pruner={dict(config)} cannot be made: {reason}") from error
+    if not isinstance(pruner, BasePruner):
+        raise ConfigError(f"hydra.sweeper.pruner makes a {type(pruner).__name__}; expected one of Optuna's pruners")
+    return pruner
+
+
+def check_search(settings: SweepSettings, measures: Mapping[str, float] | None) -> None:
+    """Build what the search needs, once, so that a mistake in it is told before anything is created.
+
+    Args:
+        measures: the numbers that constraints may name; None where they are not known.
+
+    Raises:
+        ConfigError, SpaceError: the sampler, the pruner, the seed or a constraint is wrong.
+    """
+    if settings.seed is not None and settings.seed < 0:
+        raise ConfigError(f"hydra.sweeper.sampler.seed={settings.seed} is negative; expected a number from 0, or null")
+    sampler_for_point(settings.sampler, space=settings.space, seen=set(), study_seed=settings.seed or 0, index=0)
+    build_pruner(settings.pruner)
+    if settings.constraints and measures is None:
+        raise ConfigError(
+            "hydra.sweeper.constraints need a model that is measured; expected model=cnn, or no constraints"
+        )
+    for constraint in settings.constraints:
+        constraint.broken_by(measures or {})
 
 
 def comparable(master: DictConfig, sweeper: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from optuna.pruners import NopPruner
 
 from besom import settings as sweep_settings
 from besom.config import plain
@@ -69,7 +68,7 @@ def sweep(
             settings.study_name,
             settings.direction,
             comparable,
-            instantiate(settings.pruner) if settings.pruner else NopPruner(),
+            sweep_settings.build_pruner(settings.pruner),
         )
         sweep_settings.refuse_changes(settings.study_name, study.settings, comparable)
         tracker = instantiate(raw["tracker"]) if raw["tracker"] else NoTracker()
@@ -152,18 +151,19 @@ class Sweep:
         self._start_engine = start_engine
         self._seed = self.study.seed(settings.seed)
         self.study.aim_at(settings.total)
-        self._deadline = time.monotonic() + settings.timeout if settings.timeout is not None else float("inf")
+        self._deadline = float("inf")
 
     def run(self) -> None:
         """Open the books, run what is left, close the books."""
         finished = False
         try:
-            if self._has_work():
-                with closing(self._start_engine()) as engine:  # lanes warm up while the tracker opens
+            with Interrupt() as interrupt:
+                if self._has_work():
+                    with closing(self._start_engine()) as engine:  # lanes warm up while the tracker opens
+                        self.ledger.open(plain(self.trials.master))
+                        self._loop(engine, interrupt)
+                else:
                     self.ledger.open(plain(self.trials.master))
-                    self._loop(engine)
-            else:
-                self.ledger.open(plain(self.trials.master))
             finished = True
         finally:
             self._close_running()
@@ -182,24 +182,26 @@ class Sweep:
         total = self.settings.total
         return total is None or self.study.counts.counted < total or bool(self.study.left_running())
 
-    def _loop(self, engine: Engine) -> None:
-        with Interrupt() as interrupt, choose_progress(self.study, self.settings.total) as progress:
-            self._fill(engine, progress)
+    def _loop(self, engine: Engine, interrupt: Interrupt) -> None:
+        if self.settings.timeout is not None:
+            self._deadline = time.monotonic() + self.settings.timeout
+        with choose_progress(self.study, self.settings.total) as progress:
+            self._fill(engine, progress, interrupt)
             while self.running:
                 engine.wait(TICK_SECONDS)
-                if interrupt.asked:
-                    raise KeyboardInterrupt
+                interrupt.check()
                 for trial in [trial for trial in self.running if trial.future.done()]:
                     self.running.remove(trial)
                     self._settle(trial, progress)
-                self._fill(engine, progress)
+                self._fill(engine, progress, interrupt)
                 progress.tick()
 
-    def _fill(self, engine: Engine, progress: Progress) -> None:
-        """Start trials until every lane has one or there is none to start."""
+    def _fill(self, engine: Engine, progress: Progress, interrupt: Interrupt) -> None:
+        """Start trials until every lane has one or there is none to start; many may end without a lane."""
         at_once = min(engine.capacity, self.settings.n_jobs or engine.capacity)
         while len(self.running) < at_once and (asked := self._next()) is not None:
             self._start(asked, engine, progress)
+            interrupt.check()
 
     def _next(self) -> Asked | None:
         counts, total = self.study.counts, self.settings.total
@@ -232,8 +234,10 @@ class Sweep:
             progress.reported(asked.number, step, value)
             return self.study.report(asked.number, step, value)
 
+        folder = job_folder(config)
+        self.ledger.note_folder(asked.number, folder)
         future = engine.submit(Job(asked.number, config, run_id), on_report)
-        self.running.append(Running(asked, job_folder(config), run_id, future))
+        self.running.append(Running(asked, folder, run_id, future))
         progress.started(asked)
 
     def _settle(self, trial: Running, progress: Progress) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from besom.config import tracked_leaves
 from besom.errors import ConfigError, NotFound
 from besom.lock import process_identity
-from besom.paths import Store
+from besom.paths import Store, write_atomically
 from besom.schema import TrialConfig
 from besom.uris import HTTP, absolute_uri, check_no_password, without_password
 
@@ -54,6 +54,20 @@ def tracking_uri(config: TrialConfig, environ: Mapping[str, str] = os.environ) -
         ConfigError: the URI holds a password, or is a folder, which MLflow no longer takes.
     """
     return _uri(config.tracking.uri, Store.at(config.paths.store), environ)
+
+
+def uri_of(store: Store, sweep: str | None, environ: Mapping[str, str] = os.environ) -> str:
+    """Return where the runs of a sweep went: what it was started with, else ``MLFLOW_TRACKING_URI``, else the store."""
+    kept = store.tracking_uri(sweep) if sweep else None
+    return _uri(kept.read_text(encoding="utf-8") if kept and kept.is_file() else None, store, environ)
+
+
+def keep_uri(store: Store, sweep: str, given: str | None) -> None:
+    """Store the ``tracking.uri`` of a sweep for those who read it later; it holds no password."""
+    if given:
+        write_atomically(store.tracking_uri(sweep), given)
+    else:
+        store.tracking_uri(sweep).unlink(missing_ok=True)
 
 
 def _uri(given: str | None, store: Store, environ: Mapping[str, str]) -> str:

@@ -49,9 +49,9 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _experiment_path(store: Store, sweep: str) -> str:
-    from besom.tracking import experiment_id
+    from besom.tracking import experiment_id, uri_of
 
-    return f"#/experiments/{experiment_id(store.mlflow_uri, sweep)}/runs"
+    return f"#/experiments/{experiment_id(uri_of(store, sweep), sweep)}/runs"
 
 
 def _refuse_taken_port(host: str, port: int) -> None:
@@ -59,10 +59,8 @@ def _refuse_taken_port(host: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"port {port} on {host} cannot be used ({error.strerror}); give another with --port"
-            ) from error
+        except (OSError, OverflowError) as error:
+            raise ConfigError(f"port {port} on {host} cannot be used ({error}); give another with --port") from error
 
 
 def _start(store: Store, host: str, port: int) -> subprocess.Popen[bytes]:
