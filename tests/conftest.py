@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from besom.seeding import fix_runtime
+from besom.tracking import fix_environment
 
 fix_runtime(1)  # tests that train in this process need it before TensorFlow is imported
+fix_environment()  # and this before MLflow is
 
 ROOT = Path(__file__).parents[1]
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "CI")

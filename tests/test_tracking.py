@@ -140,7 +140,6 @@ class TestWhatMlflowTakes:
         assert params_of(config_for(store)) == {
             "data._target_": "besom.data.mnist_5k",
             "data.n_train": "8",
-            "data.path": "null",
             "model.conv.0.filters": "3",
             "model.conv.0.kernel_size": "5",
             "model.conv.0.batch_norm": "true",
