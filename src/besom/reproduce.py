@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from besom.catalog import StoredRun
@@ -154,7 +155,10 @@ def _own_run(original: StoredRun, content: Mapping[str, Any]) -> Iterator[str]:
 def _train_again(original: StoredRun, content: Mapping[str, Any], run_id: str) -> Rerun:
     """Run the trial in a lane of its own, which is a fresh process."""
     here = {**content, "paths": {**content["paths"], "store": str(original.store.root)}}
-    with closing(LanePool(1, LaneSetup(run_again))) as lanes:
+    with (
+        TemporaryDirectory(prefix="besom-") as log,  # what TensorFlow says at its start is no part of a verdict
+        closing(LanePool(1, LaneSetup(run_again, log_folder=Path(log)))) as lanes,
+    ):
         future = lanes.submit((here, run_id, original.uri), lambda step, value: False)
         while not future.done():
             lanes.wait(1.0)
