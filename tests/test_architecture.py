@@ -14,7 +14,7 @@ import pytest
 ROOMS = {
     "ground": """
         archive compose config errors fingerprint geometry lock options overrides paths project reporting results
-        schema seeding tables tracker uris
+        schema seeding tables targets tracker uris
     """,
     "trial": """
         arrays artifacts data download measure model outcome pictures run_logger scaling sources split task tracking

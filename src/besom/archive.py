@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from besom.errors import DataError
+from besom.errors import DataError, one_line
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,3 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise ValueError(f"version {version} of the npy format is for records only")
     shape, _, dtype = readers[version](file)
     return shape, dtype
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first 200 characters of an exception's message on one line, its type's name where it has none."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -89,3 +89,8 @@ def one_of(name: str, received: object, known: Iterable[str]) -> str:
     """Return the message for a value that is not one of the ``known`` words."""
     words = list(known)
     return f"{name}={received!r} is not known; expected one of {', '.join(words)}" + did_you_mean(str(received), words)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first 200 characters of an exception's message on one line, its type's name where it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -5,15 +5,15 @@ Knows nothing of data beyond the size of an image and the number of classes, and
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import keras
 from keras import layers
 
-from besom.errors import ConfigError, UserError, did_you_mean
+from besom.errors import ConfigError, UserError, one_line
 from besom.schema import CnnConfig, ConvConfig
+from besom.targets import imported
 
 
 def build(config: CnnConfig | Mapping[str, Any], input_shape: tuple[int, ...], n_classes: int) -> keras.Model:
@@ -32,13 +32,13 @@ def build(config: CnnConfig | Mapping[str, Any], input_shape: tuple[int, ...], n
         return cnn(config, input_shape, n_classes)
     target = str(config["_target_"])
     arguments = {key: value for key, value in config.items() if key != "_target_"}
-    builder = _imported(target)
+    builder = imported("model._target_", target)
     try:
         model = builder(**arguments, input_shape=input_shape, n_classes=n_classes)
     except UserError:
         raise
     except Exception as error:  # the user's own code runs here
-        raise ConfigError(f"model._target_={target} raised {type(error).__name__}: {_one_line(error)}") from error
+        raise ConfigError(f"model._target_={target} raised {type(error).__name__}: {one_line(error)}") from error
     return _checked(target, model, n_classes)
 
 
@@ -93,23 +93,6 @@ def _flattening(pooling: str | None) -> keras.Layer:
     return layers.GlobalMaxPooling2D(name="global_pool")
 
 
-def _imported(target: str) -> Callable[..., Any]:
-    module_name, _, name = target.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the user's own module runs here
-        raise ConfigError(
-            f"model._target_={target!r} cannot be imported ({type(error).__name__}: {_one_line(error)}); "
-            "expected package.function, importable from the project's root folder"
-        ) from error
-    builder = getattr(module, name, None)
-    if not callable(builder):
-        raise ConfigError(
-            f"model._target_={target!r}: {module_name} has no function {name!r}" + did_you_mean(name, dir(module))
-        )
-    return cast(Callable[..., Any], builder)
-
-
 def _checked(target: str, model: Any, n_classes: int) -> keras.Model:
     expected = f"expected a keras.Model with an output of shape (None, {n_classes})"
     if not isinstance(model, keras.Model):
@@ -119,7 +102,3 @@ def _checked(target: str, model: Any, n_classes: int) -> keras.Model:
     if model.output_shape != (None, n_classes):
         raise ConfigError(f"model._target_={target} returned an output of shape {model.output_shape}; {expected}")
     return model
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

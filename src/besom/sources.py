@@ -5,17 +5,17 @@ A source gives everything decoded, in file order; it knows nothing of splits and
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from besom.archive import Archive, one_line, opened
+from besom.archive import Archive, opened
 from besom.arrays import Arrays, checked
 from besom.download import keras_mnist
-from besom.errors import ConfigError, DataError, did_you_mean
+from besom.errors import DataError, one_line
+from besom.targets import imported
 
 MNIST_SHA256 = "a0d945d956ffb9b93b90584dd549e1caa6b97249b5f3a7e1228fc98b95e7ed2d"
 """Digest of all 70,000 decoded images and labels, see `Arrays.digest`."""
@@ -102,7 +102,7 @@ def own(target: str, arguments: Mapping[str, Any]) -> Arrays:
         ConfigError: when ``target`` cannot be imported.
         DataError: when it raises or its arrays are no images with labels.
     """
-    loader = _imported(target)
+    loader = imported("data._target_", target)
     try:
         parts = loader(**_accepted(loader, arguments))
     except Exception as error:
@@ -120,23 +120,6 @@ def _pinned(arrays: Arrays, expected: str, name: str, mend: str) -> Arrays:
     if digest != expected:
         raise DataError(f"{name} holds other images than MNIST's: SHA-256 {digest}, expected {expected}; {mend}")
     return arrays
-
-
-def _imported(target: str) -> Callable[..., Any]:
-    module_name, _, name = target.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the user's own module runs here
-        raise ConfigError(
-            f"data._target_={target!r} cannot be imported ({type(error).__name__}: {one_line(error)}); "
-            "expected package.function, importable from the project's root folder"
-        ) from error
-    loader = getattr(module, name, None)
-    if not callable(loader):
-        raise ConfigError(
-            f"data._target_={target!r}: {module_name} has no function {name!r}" + did_you_mean(name, dir(module))
-        )
-    return cast(Callable[..., Any], loader)
 
 
 def _accepted(loader: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
