@@ -20,6 +20,13 @@ from besom.engine import OnReport, WorkerDied
 from besom.lanes import LanePool, LaneSetup
 
 
+class TwoWordsError(Exception):
+    """Pickles, and does not unpickle: its constructor takes other arguments than it hands on."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
 def runner(job: Any, channel: OnReport) -> Any:  # noqa: C901  # a table in code
     """Do what the job says: a small language of misdeeds."""
     match job:
@@ -37,6 +44,8 @@ def runner(job: Any, channel: OnReport) -> Any:  # noqa: C901  # a table in code
             raise ValueError(text)
         case ("sleep", seconds):
             time.sleep(seconds)
+        case ("unreadable",):
+            return TwoWordsError("one", "two")
         case ("print", text):
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -117,6 +126,15 @@ def test_a_job_that_fails_leaves_its_lane_alive(job: tuple[str, Any], message: s
         settled(pool, first, failed, after)
     assert message in str(failed.exception())
     assert first.result() == after.result()
+
+
+def test_a_return_that_cannot_be_read_fails_its_job_and_no_other() -> None:
+    with lanes() as pool:
+        unreadable = pool.submit(("unreadable",), deaf)
+        after = pool.submit(("echo", 1), deaf)
+        settled(pool, unreadable, after)
+    assert "the job's return cannot be read" in str(unreadable.exception())
+    assert after.result() == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=["killed", "segfault"])
