@@ -174,21 +174,18 @@ def test_the_best_trial_is_reproduced_to_the_bit_in_a_run_of_its_own(swept: Fold
     assert len(set(pids)) == 2
 
 
-@pytest.mark.parametrize(
-    ("part", "verdict"), [("weights", "same-predictions"), ("predictions", "within-noise")], ids=lambda part: part
-)
-def test_a_changed_stored_hash_is_found(copy: Folder, part: str, verdict: str) -> None:
+def test_a_changed_stored_hash_is_found(copy: Folder) -> None:
     best = copy.json("best", "quick")
     with sqlite3.connect(copy.path / "mlruns" / "mlflow.db") as database:
         database.execute(
-            "update tags set value = 'ffff' where key = ? and run_uuid = ?", (f"{part}_sha256", best["run_id"])
+            "update tags set value = 'ffff' where key = 'weights_sha256' and run_uuid = ?", (best["run_id"],)
         )
         # the artifacts' addresses are absolute: let the copy read its own
         for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
             old, new = best_location(database, table, column), f"file://{copy.path}/mlruns"
             database.execute(f"update {table} set {column} = replace({column}, ?, ?)", (old, new))
     found = copy.json("reproduce", best["run_id"], code=1)
-    assert (found["verdict"], found["differs"]) == (verdict, [part])
+    assert (found["verdict"], found["differs"]) == ("same-predictions", ["weights"])
 
 
 def best_location(database: sqlite3.Connection, table: str, column: str) -> str:
