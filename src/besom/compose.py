@@ -66,7 +66,10 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    """Yield an exception and what it came from; chains that re-raising has closed into a ring end."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 
