@@ -256,9 +256,9 @@ def test_a_value_that_no_override_can_hold_is_refused() -> None:
 
 
 def test_hydra_composes_what_a_space_writes(tmp_path: Path) -> None:
-    (tmp_path / "network").mkdir()
+    (tmp_path / "model").mkdir()
     for name in ("cnn", "mlp-2"):
-        (tmp_path / "network" / f"{name}.yaml").write_text(f"name: {name}\n")
+        (tmp_path / "model" / f"{name}.yaml").write_text(f"name: {name}\n")
     (tmp_path / "config.yaml").write_text("defaults: [model: cnn, _self_]\nconv: [{filters: 1}]\ntext: a\nshape: [1]\n")
     space, fixed = parse(
         {"model": "cnn,mlp-2", "conv.0.filters": "range(1,4)", "text": "'1','a=b'", "shape": "[2,3],[4]", "+new": "1,2"}
