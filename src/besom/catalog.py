@@ -32,12 +32,17 @@ def stored_settings(storage: str, name: str) -> dict[str, Any] | None:
     return settings
 
 
+def no_store(store: Store) -> NotFound:
+    """Return the error of a reader that finds no store."""
+    return NotFound(
+        f"no store at {store.root}; make one with 'besom sweep quick', or name it with --store or BESOM_STORE"
+    )
+
+
 def refuse_unknown(store: Store, name: str) -> None:
     """Raise `NotFound` unless the store has a sweep of that name."""
     if not store.exists:
-        raise NotFound(
-            f"no store at {store.root}; make one with 'besom sweep quick', or name it with --store or BESOM_STORE"
-        )
+        raise no_store(store)
     known = study_names(store.studies_uri) if has_storage(store.studies_uri) else []
     if name not in known:
         there = f"there is {', '.join(known)}" if known else "there is none yet"
@@ -101,9 +106,7 @@ def find_run(store: Store, run_or_sweep: str) -> StoredRun:
         return _open_run(store, uri_of(store, run_or_sweep), _best_run_id(store, run_or_sweep))
     uris = list(dict.fromkeys(uri_of(store, sweep) for sweep in (None, *known)))
     if not store.exists and uris == [store.mlflow_uri]:
-        raise NotFound(
-            f"no store at {store.root}; make one with 'besom sweep quick', or name it with --store or BESOM_STORE"
-        )
+        raise no_store(store)
     for uri in uris:
         with suppress(NotFound):
             return _open_run(store, uri, run_or_sweep)

@@ -18,7 +18,6 @@ from besom.errors import ConfigError
 from besom.schema import CnnConfig, ConvConfig, DataConfig, PathsConfig, TrackingConfig, TrainConfig, TrialConfig
 
 T = TypeVar("T")
-TRIAL_GROUPS = ("data", "model", "train", "tracking", "paths")
 UNTRACKED = ("paths.", "tracking.", "data.path")
 """Leaves that say where things go, not what a result depends on: neither params nor fingerprint."""
 

@@ -13,8 +13,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-FORMATS = ("table", "csv", "json")
-
 
 def say(text: str) -> None:
     """Print one line, whatever it contains."""

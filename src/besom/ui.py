@@ -12,7 +12,8 @@ import urllib.error
 import urllib.request
 from types import FrameType
 
-from besom.errors import BesomError, ConfigError, NotFound
+from besom.catalog import no_store
+from besom.errors import BesomError, ConfigError
 from besom.paths import Store
 from besom.tables import say
 
@@ -27,7 +28,7 @@ def serve(store: Store, sweep: str | None, host: str, port: int) -> int:
         ConfigError: the port is taken.
     """
     if not store.exists:
-        raise NotFound(f"no store at {store.root}; make one with 'besom sweep quick', or name it with BESOM_STORE")
+        raise no_store(store)
     path = _experiment_path(store, sweep) if sweep else ""
     _refuse_taken_port(host, port)
     signal.signal(signal.SIGTERM, _as_interrupt)
