@@ -5,6 +5,7 @@
 #   make test ARGS="-k geometry"     more arguments for the command itself
 
 BIN := .venv/bin
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
 .PHONY: help venv sweep ui test test-services lint lock
 
@@ -31,7 +32,8 @@ lint: venv ## ruff and mypy, as strict as pyproject.toml says
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-lock: ## requirements.lock anew from pyproject.toml; ARGS=--upgrade takes newer versions; needs uv
+lock: ## every lock file anew from what is declared; ARGS=--upgrade takes newer versions; needs uv
 	@command -v uv >/dev/null || { echo "besom: make lock needs uv, which is not on PATH. Try: pip install uv" >&2; exit 2; }
-	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-		--group dev pyproject.toml --output-file requirements.lock $(ARGS)
+	@$(COMPILE) --group dev pyproject.toml --output-file requirements.lock $(ARGS)
+	@$(COMPILE) .ci/hydra-1.3.in --output-file .ci/hydra-1.3.lock $(ARGS)
+	@$(COMPILE) .ci/hydra-1.4.in --output-file .ci/hydra-1.4.lock $(ARGS)

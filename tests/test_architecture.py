@@ -13,16 +13,17 @@ import pytest
 
 ROOMS = {
     "ground": """
-        archive compose config errors fingerprint geometry lock options overrides paths project reporting results
-        schema seeding tables targets tracker uris
+        archive code_watch compose config errors fingerprint frozen geometry judge lock options overrides paths project
+        remembering reporting results schema seeding tables targets tracker uris
     """,
     "trial": """
         arrays artifacts data download measure model outcome pictures run_logger scaling sources split task tracking
         training trial
     """,
     "sweep": """
-        axis constraints engine grammar hydra_conf interrupt lanes launcher ledger progress rows samplers settings
-        space study sweeper
+        axis batches constraints custom_space distinct engine engines exhaustive grammar hydra_conf interrupt jobs
+        lanes launcher ledger objects optimization_results progress pruners recent rows samplers search settings
+        space stopping storage storage_reporter study sweeper tally
     """,
     "door": """
         __init__ __main__ catalog cli commands delete dry_run hydra_main launch predictions reproduce store ui

@@ -31,7 +31,13 @@ def fields(**changed: Any) -> dict[str, Any]:
         ({"params": {"x": "interval(2,1)"}}, [], "cannot search over x="),
         ({}, ["x=choice()"], r"cannot search over x=.choice\(\).: .*empty choice"),
         ({"direction": "up"}, [], "hydra.sweeper.direction='up' is not usable; expected maximize or minimize"),
-        ({"direction": ["maximize", "minimize"]}, [], "expected maximize or minimize"),
+        ({"direction": []}, [], "expected maximize or minimize, or a list of them"),
+        ({"direction": ["maximize", "up"]}, [], "expected maximize or minimize, or a list of them"),
+        ({"direction": ["maximize"] * 2, "patience": 3}, [], "patience=3 needs one objective"),
+        ({"direction": ["maximize"] * 2, "target_value": 3.0}, [], "target_value=3.0 needs one objective"),
+        ({"max_failure_rate": 1.5}, [], "max_failure_rate=1.5 is not a share; expected 0.0 to 1.0"),
+        ({"patience": 0}, [], "hydra.sweeper.patience=0 is too small"),
+        ({"history": 0}, [], "hydra.sweeper.history=0 is too small"),
         ({"n_trials": 0}, [], "hydra.sweeper.n_trials=0 is too small; expected at least 1"),
         ({"n_jobs": 0}, [], "hydra.sweeper.n_jobs=0 is too small"),
         ({"retries": -1}, [], "hydra.sweeper.retries=-1 is too small"),
@@ -52,8 +58,8 @@ def test_wrong_settings_are_refused_with_their_name(
 
 def test_the_command_line_wins_over_the_file() -> None:
     settings = read(fields(), ["x=choice(7,8)", "y=3", "z=4"])
-    assert list(settings.space.params) == ["x"]
-    assert settings.space.size == 2
+    assert list(settings.search.space.params) == ["x"]
+    assert settings.search.space.size == 2
     assert sorted(settings.fixed) == ["y=3", "z=4"]
 
 
@@ -71,7 +77,16 @@ MASTER = OmegaConf.create(
 
 @pytest.mark.parametrize(
     "changed",
-    [{"n_trials": 99}, {"timeout": 3.0}, {"n_jobs": 1}, {"storage": "sqlite:///elsewhere.db"}],
+    [
+        *({"n_trials": 99}, {"timeout": 3.0}, {"n_jobs": 1}, {"storage": "sqlite:///elsewhere.db"}),
+        *(
+            {"max_failure_rate": 0.5},
+            {"fail_fast": True},
+            {"trial_timeout": 9.0},
+            {"patience": 3},
+            {"target_value": 1.0},
+        ),
+    ],
     ids=lambda changed: next(iter(changed)),
 )
 def test_a_resume_takes_what_may_change(changed: dict[str, Any]) -> None:
@@ -94,7 +109,7 @@ def test_a_resume_refuses_any_other_change_and_lists_it(
     with pytest.raises(ResumeError) as refused:
         refuse_changes("s", comparable(MASTER, fields(), []), comparable(MASTER, fields(**changed), arguments))
     assert line in str(refused.value)
-    assert "--fresh" in str(refused.value)
+    assert "start another one with hydra.sweeper.study_name" in str(refused.value)
 
 
 def test_a_changed_config_leaf_is_refused_but_not_a_path_or_url() -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
 import pytest
+import yaml
 
-from besom.study import OWN, load_study, outcome
+from besom.storage import load_study
+from besom.tally import OWN, outcome
 
 APP = Path(__file__).parent / "apps" / "toy.py"
 SPACE = ("x=1,2,3", "y=range(0,4)")  # 12 points
@@ -59,7 +63,7 @@ class Toy:
 
     @property
     def trials(self) -> list[optuna.trial.FrozenTrial]:
-        return load_study(f"sqlite:///{self.folder / 'sweep' / 'study.db'}", "sweep").trials
+        return load_study(f"sqlite:///{self.folder / 'sweep' / 'study.db'}", "toy").trials
 
     @property
     def own(self) -> list[optuna.trial.FrozenTrial]:
@@ -73,6 +77,11 @@ class Toy:
     def trained(self) -> list[str]:
         log = self.folder / "sweep" / "trained.txt"
         return log.read_text().splitlines() if log.exists() else []
+
+    @property
+    def results(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = yaml.safe_load((self.folder / "sweep" / "optimization_results.yaml").read_text())
+        return loaded
 
     def result(self, number: int) -> dict[str, Any]:
         loaded: dict[str, Any] = json.loads((self.folder / "sweep" / str(number) / "result.json").read_text())
@@ -141,10 +150,10 @@ def test_changed_settings_are_refused_and_listed(toy: Toy) -> None:
     toy.run("hydra.sweeper.n_trials=2")
     before = toy.trials
     refused = toy.run("hydra.sweeper.n_trials=3", "y=range(0,5)", "seconds=0.5")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "seconds: was 0.0, is 0.5" in refused.stderr
     assert 'hydra.sweeper.params.y: was "range(0,4)", is "range(0,5)"' in refused.stderr
-    assert "--fresh" in refused.stderr
+    assert "hydra.sweeper.study_name" in refused.stderr
     assert toy.trials == before
 
 
@@ -155,6 +164,8 @@ REASONS = {
     "inf": "the objective is inf; expected a finite number",
     "none": "the task returned None; expected a finite number",
     "text": "the task returned 'three'; expected a finite number",
+    "memory": "MemoryError",
+    "unpicklable": "unlocked _thread.lock object",
 }
 
 
@@ -162,7 +173,7 @@ def test_every_failing_trial_has_its_reason_and_the_sweep_goes_on(toy: Toy) -> N
     misdeeds = ",".join(f"'{misdeed}'" for misdeed in REASONS)
     done = toy.run(f"misdeed={misdeeds}", "x=2,3", "y=1", "hydra.sweeper.max_failure_rate=1.0")
     assert done.returncode == 0, done.stderr
-    assert Counter(trial.state.name for trial in toy.trials) == {"COMPLETE": 6, "FAIL": 6}
+    assert Counter(trial.state.name for trial in toy.trials) == {"COMPLETE": 8, "FAIL": 8}
     failed = [trial for trial in toy.trials if trial.state.name == "FAIL"]
     assert {trial.params["x"] for trial in failed} == {3}
     for trial in failed:
@@ -249,7 +260,8 @@ def test_ctrl_c_closes_what_runs_and_the_sweep_can_be_resumed(toy: Toy) -> None:
         lanes = lanes_of(parent.pid)
         parent.send_signal(signal.SIGINT)
         output, _ = parent.communicate(timeout=60)
-    assert "KeyboardInterrupt" in output
+    assert "besom: interrupted; the same command goes on from here" in output
+    assert parent.returncode == 130
     assert all_gone(lanes)
     assert "RUNNING" not in {trial.state.name for trial in toy.trials}
     assert "interrupted" in {outcome(trial) for trial in toy.trials}
@@ -264,7 +276,7 @@ def test_a_second_parent_is_refused_while_the_first_lives(toy: Toy) -> None:
         trials = len(toy.trials)
         parent.send_signal(signal.SIGINT)
         parent.communicate(timeout=60)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert f'"pid": {parent.pid}' in refused.stderr
     assert "is being run by" in refused.stderr
     assert trials <= 2
@@ -296,8 +308,143 @@ def test_a_drawn_seed_is_stored_and_used_again(toy: Toy) -> None:
     first = ("hydra/sweeper/sampler=random", "hydra.launcher.n_lanes=1")
     toy.run(*first, "hydra.sweeper.n_trials=2")
     toy.run(*first, "hydra.sweeper.n_trials=6")
-    study = load_study(f"sqlite:///{toy.folder / 'sweep' / 'study.db'}", "sweep")
+    study = load_study(f"sqlite:///{toy.folder / 'sweep' / 'study.db'}", "toy")
     other = Toy(toy.folder / "other", toy.environment)
     other.folder.mkdir()
     other.run(*first, "hydra.sweeper.n_trials=6", f"hydra.sweeper.sampler.seed={study.user_attrs['seed']}")
     assert toy.points == other.points
+
+
+def test_forty_kills_of_workers_cost_no_trial(toy: Toy) -> None:
+    """60 trials, 40 times ``kill -9`` on a random lane: 60 finished trials of 60 distinct points."""
+    rng = random.Random(20)
+    kills = 0
+    common = ("x=range(0,10)", "y=range(0,8)", "seconds=0.05", "hydra.sweeper.n_trials=60", "hydra.sweeper.retries=40")
+    with toy.start(*common, "hydra.launcher.n_lanes=2") as parent:
+        end = time.monotonic() + 200
+        while kills < 40 and parent.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(rng.uniform(0.05, 0.4))
+            trained = len(toy.trained)
+            lanes = lanes_of(parent.pid)
+            if not lanes:
+                continue
+            with suppress(psutil.NoSuchProcess):
+                rng.choice(lanes).kill()
+                kills += 1
+            # every kill meets a sweep that has moved on since the one before
+            until(lambda before=trained: len(toy.trained) > before or parent.poll() is not None)
+        output, _ = parent.communicate(timeout=120)
+    assert parent.returncode == 0, output
+    assert kills == 40
+    assert len(toy.own) == len(set(toy.points)) == 60
+    assert {trial.state.name for trial in toy.own} == {"COMPLETE"}
+    assert "RUNNING" not in {trial.state.name for trial in toy.trials}
+
+
+def test_the_results_file_names_trial_folder_and_values(toy: Toy) -> None:
+    toy.run("hydra.sweeper.n_trials=12")
+    best = max(toy.trials, key=lambda trial: trial.value or 0)
+    assert toy.results == {
+        "name": "optuna",
+        "best_params": {"x": 3, "y": 3},
+        "best_value": 33.0,
+        "best_trial": best.number,
+        "best_job": str(best.number),
+    }
+
+
+def test_several_objectives_give_a_front(toy: Toy) -> None:
+    done = toy.run("returns=two", "hydra.sweeper.direction=[maximize,minimize]", "y=0,1")
+    assert done.returncode == 0, done.stderr
+    assert [(found["params"], found["values"]) for found in toy.results["solutions"]] == [
+        ({"x": 3, "y": 1}, [3.0, -1.0])
+    ]
+    assert toy.result(0)["value"] is None
+    assert len(toy.result(0)["values"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["hydra/sweeper/pruner=median"], "hydra.sweeper.pruner"),
+        (["hydra.sweeper.target_value=1.0"], "hydra.sweeper.target_value=1.0 needs one objective"),
+        (["hydra.sweeper.patience=1"], "hydra.sweeper.patience=1 needs one objective"),
+    ],
+)
+def test_what_needs_one_objective_is_refused_with_two(toy: Toy, overrides: list[str], message: str) -> None:
+    refused = toy.run("returns=two", "hydra.sweeper.direction=[maximize,minimize]", *overrides)
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert not (toy.folder / "sweep" / "study.db").exists()
+
+
+def test_the_wrong_number_of_objectives_fails(toy: Toy) -> None:
+    toy.run("returns=two", "x=1", "y=1,2", "hydra.sweeper.max_failure_rate=1.0")
+    assert [trial.user_attrs["reason"] for trial in toy.trials if trial.params == {"y": 2}] == [
+        "the task returned [1, -2]; expected a finite number"
+    ]
+
+
+def test_a_target_ends_the_sweep(toy: Toy) -> None:
+    done = toy.run("hydra/sweeper/sampler=grid", "hydra.sweeper.target_value=21", "hydra.launcher.n_lanes=1")
+    assert done.returncode == 0, done.stderr
+    assert "hydra.sweeper.target_value=21.0 is reached" in done.stderr
+    assert toy.points[-1] == (2, 1)
+    assert len(toy.trials) == 6
+
+
+def test_stagnation_ends_the_sweep(toy: Toy) -> None:
+    grid = ("hydra/sweeper/sampler=grid", "hydra.launcher.n_lanes=1", "x=3,1,2", "y=3,2,1,0")
+    done = toy.run(*grid, "hydra.sweeper.patience=4")
+    assert "no better trial in hydra.sweeper.patience=4 trials" in done.stderr
+    assert len(toy.trials) == 5
+
+
+def test_fail_fast_ends_the_sweep_at_the_first_failure_whatever_the_rate(toy: Toy) -> None:
+    options = ("misdeed=raise", "x=3,1", "y=1,2", "hydra.sweeper.max_failure_rate=1.0", "hydra.sweeper.fail_fast=true")
+    stopped = toy.run(*options, "hydra/sweeper/sampler=grid", "hydra.launcher.n_lanes=1")
+    assert stopped.returncode == 1
+    assert "fail_fast is set: ValueError: x is three" in stopped.stderr
+    assert len(toy.trials) == 1
+
+
+def test_a_stopped_sweep_goes_on_when_more_failures_are_allowed(toy: Toy) -> None:
+    options = ("misdeed=raise", "x=3,1", "y=1,2", "hydra/sweeper/sampler=grid", "hydra.launcher.n_lanes=1")
+    assert toy.run(*options).returncode == 1
+    assert toy.run(*options, "hydra.sweeper.max_failure_rate=1.0").returncode == 0
+    assert Counter(trial.state.name for trial in toy.trials) == {"FAIL": 2, "COMPLETE": 2}
+
+
+def test_a_trial_that_takes_too_long_fails_and_the_sweep_goes_on(toy: Toy) -> None:
+    limit = ("hydra.sweeper.trial_timeout=1.0", "hydra.sweeper.max_failure_rate=1.0")
+    done = toy.run("misdeed=sleep", "x=2,3", "y=1", *limit)
+    assert done.returncode == 0, done.stderr
+    late = [trial for trial in toy.trials if trial.params["x"] == 3]
+    assert [trial.state.name for trial in late] == ["FAIL"]
+    assert late[0].user_attrs["reason"] == "longer than hydra.sweeper.trial_timeout=1 seconds"
+
+
+def test_a_point_that_cannot_be_composed_fails_and_the_sweep_goes_on(toy: Toy) -> None:
+    done = toy.run("+extra=good,missing", "x=1", "y=1", "hydra.sweeper.max_failure_rate=1.0")
+    assert done.returncode == 0, done.stderr
+    assert Counter(trial.state.name for trial in toy.trials) == {"COMPLETE": 1, "FAIL": 1}
+
+
+def test_constraints_are_decided_by_what_a_trial_tells(toy: Toy) -> None:
+    done = toy.run("hydra.sweeper.constraints=['size <= 200']")
+    assert done.returncode == 0, done.stderr
+    assert toy.results["best_params"] == {"x": 2, "y": 3}
+    for trial in toy.trials:
+        assert trial.state.name == "COMPLETE"
+        assert trial.constraints == {"size <= 200": trial.params["x"] * 100 - 200}
+
+
+def test_a_returned_mapping_tells_facts_beside_the_objective(toy: Toy) -> None:
+    toy.run("returns=mapping", "hydra.sweeper.constraints=['cost < 2']")
+    assert toy.results["best_params"] == {"x": 3, "y": 1}
+
+
+def test_a_constraint_that_nobody_told_about_fails_the_trial(toy: Toy) -> None:
+    toy.run("x=1", "y=1,2", "hydra.sweeper.constraints=['weight <= 200']")
+    assert "needs weight, which the trial did not tell; it told size" in toy.trials[0].user_attrs["reason"]

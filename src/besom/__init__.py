@@ -4,8 +4,8 @@ Importing besom imports nothing heavy: an app that only uses the sweeper never l
 MLflow or pandas through it.
 """
 
-from besom.reporting import current_trial, report
+from besom.reporting import current_trial, report, tell
 
-__all__ = ["__version__", "current_trial", "report"]
+__all__ = ["__version__", "current_trial", "report", "tell"]
 
 __version__ = "0.1.0"

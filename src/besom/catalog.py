@@ -13,7 +13,8 @@ import yaml
 
 from besom.errors import NotFound, did_you_mean
 from besom.paths import Store
-from besom.study import best_trial, has_storage, load_study, study_names
+from besom.storage import directions_of, has_storage, load_study, study_names
+from besom.tally import Tally
 from besom.tracking import fix_environment, uri_of
 
 
@@ -22,14 +23,6 @@ def trials_of(storage: str, name: str) -> list[Any]:
     if not has_storage(storage) or name not in study_names(storage):
         return []
     return load_study(storage, name).get_trials(deepcopy=False)
-
-
-def stored_settings(storage: str, name: str) -> dict[str, Any] | None:
-    """Return what a sweep was started with, by dotted key; None where it does not exist."""
-    if not has_storage(storage) or name not in study_names(storage):
-        return None
-    settings: dict[str, Any] | None = load_study(storage, name).user_attrs.get("settings")
-    return settings
 
 
 def no_store(store: Store) -> NotFound:
@@ -116,7 +109,7 @@ def find_run(store: Store, run_or_sweep: str) -> StoredRun:
 
 def _best_run_id(store: Store, name: str) -> str:
     study = load_study(store.studies_uri, name)
-    trial = best_trial(study.get_trials(deepcopy=False), study.direction.name.lower())
+    trial = Tally(directions_of(study), study.get_trials(deepcopy=False)).best
     if trial is None or "run_id" not in trial.user_attrs:
         raise NotFound(f"sweep '{name}' has no complete trial yet; see 'besom status {name}'")
     return str(trial.user_attrs["run_id"])

@@ -66,15 +66,16 @@ def _number_of_trials(storage: str, name: str, fresh: bool) -> int:
 def _after_sweep(storage: str, name: str, before: int, form: str) -> int:
     """Print the leaderboard, and say so when there was nothing left to train."""
     from besom.rows import differing, leaderboard, rows
-    from besom.study import counts, load_study
+    from besom.storage import directions_of, load_study
+    from besom.tally import Tally
 
     study = load_study(storage, name)
-    trials = study.get_trials(deepcopy=False)
-    board = leaderboard(rows(trials), study.direction.name.lower())
+    trials, directions = study.get_trials(deepcopy=False), directions_of(study)
+    board = leaderboard(rows(trials), directions)
     if form == "json":
         print_json({"trials": board})
         return 0
-    counted, total = counts(trials).counted, study.user_attrs.get("n_trials")
+    counted, total = Tally(directions, trials).counts.counted, study.user_attrs.get("n_trials")
     if total is not None and counted < total:
         say(f"sweep '{name}' was stopped by its timeout at {counted} of {total} trials; the same command goes on.")
     elif len(trials) == before:
@@ -96,10 +97,11 @@ def train(arguments: Namespace) -> int:
 def status(arguments: Namespace) -> int:
     """``besom status``."""
     from besom.rows import status as status_of
+    from besom.storage import directions_of
 
     study, store = _study(arguments)
     trials = study.get_trials(deepcopy=False)
-    counts = status_of(arguments.name, study.user_attrs.get("n_trials"), trials, study.direction.name.lower())
+    counts = status_of(arguments.name, study.user_attrs.get("n_trials"), trials, directions_of(study))
     if arguments.format == "json":
         print_json(counts)
         return 0
@@ -132,15 +134,21 @@ def runs(arguments: Namespace) -> int:
 
 
 def best(arguments: Namespace) -> int:
-    """``besom best``."""
-    from besom.rows import row
-    from besom.study import best_trial
+    """``besom best``: one row, or with several objectives those of the front."""
+    from besom.rows import differing, row
+    from besom.storage import directions_of
+    from besom.tally import Tally
 
     study, _ = _study(arguments)
-    trial = best_trial(study.get_trials(deepcopy=False), study.direction.name.lower())
-    if trial is None:
+    front = [row(trial) for trial in Tally(directions_of(study), study.get_trials(deepcopy=False)).front]
+    if not front:
         raise NotFound(f"sweep '{arguments.name}' has no complete trial yet; see 'besom status {arguments.name}'")
-    found = row(trial)
+    found = front[0]
+    if len(study.directions) > 1:
+        print_json({"trials": front}) if arguments.format == "json" else print_rows(
+            front, differing(front), arguments.format
+        )
+        return 0
     if arguments.format == "json":
         print_json(found)
     elif arguments.format == "csv":
@@ -234,7 +242,7 @@ def _store(arguments: Namespace) -> Any:
 def _study(arguments: Namespace) -> tuple[Any, Any]:
     """Return the study of a sweep that must exist, and its store."""
     from besom.catalog import refuse_unknown
-    from besom.study import load_study
+    from besom.storage import load_study
 
     store = _store(arguments)
     refuse_unknown(store, arguments.name)

@@ -31,6 +31,12 @@ def plain(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
 
 
+def written(config: DictConfig) -> dict[str, Any]:
+    """Return a config as it is written, interpolations unresolved: ``${now:…}`` stays the same from day to day."""
+    content = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
+    return {str(key): value for key, value in cast(dict[str, Any], content).items() if key != "hydra"}
+
+
 def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return ``{dotted key: value}`` of a nested config; list items are numbered: ``model.conv.0.filters``."""
     flat: dict[str, Any] = {}

@@ -7,6 +7,7 @@ whitelist and never evaluated by Python. Knows nothing of where the numbers come
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ class Constraint:
     text: str
     names: tuple[str, ...]
     kept: Callable[[Mapping[str, float]], bool]
+    excess: Callable[[Mapping[str, float]], float]
+
+    def violation(self, measures: Mapping[str, float]) -> float:
+        """Return by how much the measures break this limit, as Optuna takes it: 0 and less keeps it."""
+        excess = self.excess(measures)
+        return excess if self.kept(measures) == (excess <= 0) else math.nextafter(0.0, 1.0)  # "<", and just met
 
     def broken_by(self, measures: Mapping[str, float]) -> str | None:
         """Return how the measures break this limit, or None when they keep it.
@@ -66,6 +73,19 @@ def parse_constraints(texts: Sequence[str]) -> list[Constraint]:
     return [_parse(text) for text in texts]
 
 
+def untold(constraints: Sequence[Constraint], facts: Mapping[str, object]) -> str | None:
+    """Return what an ended trial should have told and did not, None where it told enough."""
+    for constraint in constraints:
+        for name in constraint.names:
+            if not isinstance(facts.get(name), int | float):
+                return (
+                    f"constraint '{constraint.text}' needs {name}, which the trial did not tell; it told "
+                    f"{', '.join(facts) or 'nothing'}; expected besom.tell({name}=…), or a return of "
+                    f"{{'objective': …, '{name}': …}}"
+                )
+    return None
+
+
 def _parse(text: str) -> Constraint:
     tree = _tree(text)
     if not isinstance(tree, ast.Compare):
@@ -76,6 +96,7 @@ def _parse(text: str) -> Constraint:
     if holds is None:
         raise _refused(text, "only <, <=, > and >= can be decided")
     names: list[str] = []
+    sign = 1.0 if holds in (operator.lt, operator.le) else -1.0
     left, right = _term(tree.left, text, names), _term(tree.comparators[0], text, names)
     if not names:
         raise _refused(text, "it names no measure")
@@ -83,6 +104,7 @@ def _parse(text: str) -> Constraint:
         text=" ".join(text.split()),
         names=tuple(dict.fromkeys(names)),
         kept=lambda measures: holds(left(measures), right(measures)),
+        excess=lambda measures: sign * (left(measures) - right(measures)),
     )
 
 

@@ -11,7 +11,7 @@ import time
 from besom.errors import BesomError
 from besom.lock import parent_lock
 from besom.paths import Store
-from besom.study import delete_study, has_storage
+from besom.storage import delete_study, has_storage
 from besom.tracking import fix_environment, uri_of
 from besom.uris import HTTP, without_password
 

@@ -27,9 +27,11 @@ def preview(plan: PlannedSweep) -> str:
     """Return the size of the space, the first points of a seeded search, and an estimate of the time."""
     settings = plan.settings
     points = first_points(plan)
-    size = f"{settings.space.size:,} points" if settings.space.size is not None else "infinitely many points"
+    size = (
+        f"{settings.search.space.size:,} points" if settings.search.space.size is not None else "infinitely many points"
+    )
     lines = [
-        f"sweep '{plan.name}': {len(settings.space.params)} parameters, {size}, "
+        f"sweep '{plan.name}': {len(settings.search.space.params)} parameters, {size}, "
         f"{settings.total if settings.total is not None else 'any number of'} trials",
         *(f"  {index}: {point_text(point)}" for index, point in enumerate(points)),
     ]
@@ -47,14 +49,14 @@ def preview(plan: PlannedSweep) -> str:
 def first_points(plan: PlannedSweep) -> list[dict[str, Any]]:
     """Return the points that the sweep would start with, from a study in memory."""
     settings = plan.settings
-    study = SweepStudy(None, plan.name, settings.direction, {}, optuna.pruners.NopPruner())
+    study = SweepStudy(None, plan.name, settings.search, {}, optuna.pruners.NopPruner())
     seed = study.seed(settings.seed)
     points: list[dict[str, Any]] = []
     for point in settings.enqueue[:FIRST_POINTS]:
-        taken = study.take(settings.space, point)
+        taken = study.take(point, seed)
         points += [taken.point] if taken else []
     while len(points) < min(FIRST_POINTS, settings.total or FIRST_POINTS):
-        asked = study.ask(settings.space, settings.sampler, seed)
+        asked = study.ask(seed)
         if asked is None:
             break
         points.append(asked.point)
@@ -67,7 +69,7 @@ def _seconds(plan: PlannedSweep, point: Mapping[str, Any]) -> float | None:
     from besom.compose import compose
 
     fixed = [text for text in plan.made.overrides if not is_sweep(text)]
-    content = plain(compose(plan.stage.folder, [*fixed, *plan.settings.space.overrides(point)]))
+    content = plain(compose(plan.stage.folder, [*fixed, *plan.settings.search.space.overrides(point)]))
     try:
         macs = measure(content).get("n_macs")
     except GeometryError:

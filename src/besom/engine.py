@@ -6,7 +6,7 @@ A Hydra launcher that can run trials without batches has one method more, ``engi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,15 +30,24 @@ class Job:
         number: the trial's number, which is Hydra's job number.
         config: the composed config with its ``hydra`` node, ``hydra.job.num`` set.
         run_id: the run that the parent made for it, None where nothing is tracked.
+        overrides: what the config was composed from, for launchers that compose it again.
     """
 
     number: int
     config: DictConfig
     run_id: str | None = None
+    overrides: Sequence[str] = ()
 
 
 class Engine(Protocol):
     """Runs jobs on workers; single-threaded: callbacks and futures are served inside `wait`."""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether `wait` runs what was submitted to its end, so that nothing can be stopped meanwhile.
+
+        The trials of such an engine report through the study's storage themselves.
+        """
 
     @property
     def capacity(self) -> int:

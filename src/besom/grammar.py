@@ -1,23 +1,21 @@
 """Hydra's override grammar, both ways: a sweep's text becomes a distribution, a value becomes text.
 
-Reads with Hydra's own parser, so that a range or a quote means here what it means to Hydra. Knows
-nothing of points, samplers and studies.
+Reads with Hydra's own parser, so that a quote means here what it means to Hydra. Knows nothing of points,
+conditions, samplers and studies.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
     ChoiceSweep,
-    FloatRange,
     IntervalSweep,
     Override,
     Quote,
@@ -28,11 +26,10 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from besom import ranges
 from besom.errors import SpaceError, one_of
 
 TAGS = ("log", "int")
-MOST_EXACT = 2**53  # the study stores every number as a float
-MOST_STEPS = 1_000_000
 PLAIN_WORD = re.compile(r"(?!(?:null|true|false|inf|nan)$)[a-z_][a-z0-9_-]*", re.IGNORECASE)
 SPECIAL = re.compile(r"[\\()\[\]{}:=, \t]")
 EXPECTED = (
@@ -68,46 +65,64 @@ def _scalar_text(value: Any) -> str:
     raise SpaceError(f"{value!r} is a {type(value).__name__}; expected null, a bool, number, string, list or dict")
 
 
+@functools.lru_cache(typed=True)
 def _key_text(key: Any) -> str:
     """Spell a key of a dict: the grammar takes no quotes there, only escapes."""
-    return SPECIAL.sub(r"\\\g<0>", key) if isinstance(key, str) else _scalar_text(key)
+    text = SPECIAL.sub(r"\\\g<0>", key) if isinstance(key, str) else _scalar_text(key)
+    try:
+        found = list(value_of(f"{{{text}:0}}"))
+    except SpaceError:
+        found = []
+    if len(found) != 1 or found[0] != key or type(found[0]) is not type(key):
+        raise SpaceError(f"Hydra's overrides cannot spell {key!r} as a key of a dict; expected another key")
+    return text
 
 
-def read(params: Mapping[str, Any], overrides: Sequence[str], loader: ConfigLoader | None) -> list[Override]:
-    """Return all overrides, read: the last of a key wins and keeps the place of the first.
+def value_of(text: str) -> Any:
+    """Return the value that an override text spells, the reverse of `override_text`.
 
     Raises:
         SpaceError: for text that Hydra cannot read.
     """
-    parser = OverridesParser.create()
-    given: dict[tuple[bool, str, str | None], Override] = {}
-    for text in [*(f"{key}={_param_text(key, value)}" for key, value in params.items()), *overrides]:
-        override = _parsed(parser, text)
-        override.config_loader = loader
-        given[override.is_delete(), override.key_or_group, override.package] = override
-    return list(given.values())
+    return parsed(f"x={text}").value()
 
 
-def _param_text(key: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
+def override_of(key: str, value: Any) -> Override:
+    """Return an entry of ``hydra.sweeper.params``, read; a scalar that is no text fixes a value.
+
+    Raises:
+        SpaceError: for text that Hydra cannot read, or a list or dict.
+    """
     if isinstance(value, Mapping):
-        raise SpaceError(f"hydra.sweeper.params.{key} is a dict; expected one dotted key, such as '{key}.name: …'")
-    if isinstance(value, Sequence):
+        raise SpaceError(
+            f"hydra.sweeper.params.{key} is a dict; expected one dotted key, such as '{key}.name: …', "
+            "or the keys when and sweep"
+        )
+    if isinstance(value, Sequence) and not isinstance(value, str):
         items = ",".join(override_text(item) for item in value)
         raise SpaceError(
             f"hydra.sweeper.params.{key} is a list; expected 'choice({items})' to search over its items, "
             f"or '[{items}]' in quotes to fix the list"
         )
-    return _scalar_text(value)
+    return parsed(f"{key}={value if isinstance(value, str) else _scalar_text(value)}")
 
 
-def _parsed(parser: OverridesParser, text: str) -> Override:
+def parsed(text: str) -> Override:
+    """Return one override, read.
+
+    Raises:
+        SpaceError: for text that Hydra cannot read.
+    """
     try:
-        return parser.parse_override(text)
+        return _parser().parse_override(text)
     except (HydraException, AssertionError) as error:
         reason = (str(error).splitlines() or ["malformed"])[0]
         raise _unreadable(text, reason) from error
+
+
+@functools.cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
 
 
 def _unreadable(text: str | None, reason: str) -> SpaceError:
@@ -132,7 +147,7 @@ def _holds_sweep(value: Any) -> bool:
 
 
 def distribution(override: Override) -> tuple[BaseDistribution, bool]:
-    """Return the distribution of a sweep, and whether its categories are override texts.
+    """Return the distribution of a sweep, or the one value of a plain override, and whether its categories are text.
 
     Raises:
         SpaceError: for an empty or impossible sweep.
@@ -144,7 +159,7 @@ def distribution(override: Override) -> tuple[BaseDistribution, bool]:
         if isinstance(sweep, IntervalSweep):
             return _interval(sweep), False
         return _choice(_items(override))
-    except (ValueError, OverflowError) as error:  # Optuna's own checks too: they state the invariant and the values
+    except (ValueError, ArithmeticError) as error:  # Optuna's own checks too: they state the invariant and the values
         raise _unreadable(override.input_line, str(error)) from error
 
 
@@ -153,9 +168,14 @@ def _items(override: Override) -> list[Any]:
     if isinstance(sweep, ChoiceSweep):
         _tagged(sweep, ())
         return [_plain(item) for item in sweep.list]
+    if not override.is_sweep_override():
+        fixed(override)
+        return [sweep]
     if override.config_loader is None:
         raise ValueError("the options of glob() are not known here")
-    return list(override.sweep_iterator())
+    if options := list(override.sweep_iterator()):
+        return options
+    raise ValueError(f"no option of the group {override.key_or_group} matches")
 
 
 def _plain(item: Any) -> Any:
@@ -180,47 +200,18 @@ def _choice(items: list[Any]) -> tuple[CategoricalDistribution, bool]:
 def _interval(sweep: IntervalSweep) -> BaseDistribution:
     tags, low, high = _tagged(sweep, TAGS), _finite(sweep.start), _finite(sweep.end)
     if "int" in tags or isinstance(low, int):
-        return _ints(int(low), int(high), log="log" in tags)
+        return ranges.ints(int(low), int(high), is_log="log" in tags)
     return FloatDistribution(low, high, log="log" in tags)
 
 
 def _range(sweep: RangeSweep) -> BaseDistribution:
-    tags, bounds = _tagged(sweep, TAGS), [_finite(bound) for bound in (sweep.start, sweep.stop, sweep.step)]
-    if bounds[2] == 0:
-        raise ValueError("the step is 0")
-    if "int" in tags or all(isinstance(bound, int) for bound in bounds):
-        return _int_range(range(*(int(bound) for bound in bounds)), log="log" in tags)
-    if "log" in tags:
-        raise ValueError("a range of floats cannot be log, use tag(log,interval(low,high))")
-    return _float_range(*bounds)
-
-
-def _int_range(values: range, log: bool) -> IntDistribution:
-    if not values:
-        raise ValueError("the range is empty")
-    low, high = sorted((values[0], values[-1]))
-    return _ints(low, high, log=log, step=abs(values.step) if high > low else 1)
-
-
-def _ints(low: int, high: int, log: bool, step: int = 1) -> IntDistribution:
-    if max(-low, high) > MOST_EXACT:
-        raise ValueError("integers beyond 2**53 lose digits in the study")
-    return IntDistribution(low, high, log=log, step=step)
-
-
-def _float_range(start: float, stop: float, step: float) -> FloatDistribution:
-    """Return as many steps as Hydra takes, computed in decimal as they are written."""
-    if abs((stop - start) / step) > MOST_STEPS:
-        raise ValueError(f"more than {MOST_STEPS} steps, use interval({start},{stop})")
-    count = sum(1 for _ in FloatRange(start, stop, step))
-    if count == 0:
-        raise ValueError("the range is empty")
-    first, stride = Decimal(str(start)), Decimal(str(step))
-    low, high = sorted((float(first), float(first + (count - 1) * stride)))
-    # Optuna would drop the last value, with a warning, when the decimals do not add up
-    if (Decimal(str(high)) - Decimal(str(low))) % stride:
-        raise ValueError("the numbers have too many digits, round them")
-    return FloatDistribution(low, high, step=abs(float(step)))
+    tags = _tagged(sweep, TAGS)
+    for bound in (sweep.start, sweep.stop, sweep.step):
+        _finite(bound)
+    distribution = ranges.range_distribution(sweep, "log" in tags)
+    if "int" in tags and not isinstance(distribution, IntDistribution):
+        raise ValueError("the tag int does not round a range, use int(range(start,stop,step))")
+    return distribution
 
 
 def _tagged(sweep: Sweep, known: Sequence[str]) -> set[str]:

@@ -16,9 +16,19 @@ from omegaconf import MISSING
 class BesomSweeperConf:
     """``hydra.sweeper``: every setting of a sweep, by the official Optuna sweeper's names where it has them.
 
-    ``n_trials`` is the total, resumed sweeps included; null takes every point of a finite space.
-    ``n_jobs`` null runs as many trials at once as there are lanes. ``timeout`` is in seconds.
-    ``tracker`` records runs (`besom.tracker`); ``measure`` names a function config → numbers for ``constraints``.
+    ``direction`` is one word or a list of them, one for each objective. ``n_trials`` is the total,
+    resumed sweeps included; null takes every point of a finite space. ``n_jobs`` is how many trials run at
+    once: null is one for each lane, and under other launchers what they take. ``study_name`` null is the
+    app's name, ``storage`` null a SQLite file in the sweep's folder.
+
+    What ends a sweep or a trial: ``max_failure_rate`` (of the trials so far; ``fail_fast`` is stricter: the
+    first failure), ``timeout`` and ``trial_timeout`` in seconds, ``target_value`` of the objective, ``patience``
+    in trials without a better one. ``retries`` is how often a point whose worker died is tried again.
+
+    ``history`` bounds how many ended trials the sampler sees. ``custom_search_space`` names a function
+    (config, trial) that suggests more parameters. ``tracker`` records runs (`besom.tracker`); ``measure``
+    names a function config → numbers that ``constraints`` are about, before a trial is trained. ``freeze``
+    composes trials from a copy of the config files that is made at the first start.
     """
 
     _target_: str = "hydra_plugins.besom.BesomSweeper"
@@ -30,13 +40,20 @@ class BesomSweeperConf:
     n_trials: int | None = 20
     n_jobs: int | None = None
     study_name: str | None = None
-    storage: str | None = None
-    params: dict[str, Any] = field(default_factory=dict)
+    storage: Any = None
+    params: Any = field(default_factory=dict)
+    custom_search_space: str | None = None
     enqueue: list[Any] = field(default_factory=list)
     constraints: list[str] = field(default_factory=list)
+    history: int | None = None
     max_failure_rate: float = 0.0
+    fail_fast: bool = False
     retries: int = 2
     timeout: float | None = None
+    trial_timeout: float | None = None
+    target_value: float | None = None
+    patience: int | None = None
+    freeze: bool = True
     tracker: Any = None
     measure: str | None = None
 

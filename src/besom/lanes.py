@@ -131,6 +131,7 @@ class LanePool:
             return
         if kind == "ready":
             self._dead_starts = 0
+            lane.mark_running()
         elif kind == "report":
             lane.answer(content[0], content[1])
         else:
@@ -201,6 +202,12 @@ class _Lane:
         self.work = work
         with suppress(OSError):  # it died meanwhile: its sentinel tells in the next turn of the loop
             self.connection.send_bytes(cloudpickle.dumps(work.job))
+        self.mark_running()
+
+    def mark_running(self) -> None:
+        """Let the job's future say that it runs, once the lane is up."""
+        if self.was_ready and self.work is not None and not self.work.future.running():
+            self.work.future.set_running_or_notify_cancel()
 
     def receive(self) -> tuple[Any, ...]:
         message: tuple[Any, ...] = self.connection.recv()

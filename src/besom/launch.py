@@ -18,7 +18,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from besom import settings as sweep_settings
-from besom.catalog import stored_settings
 from besom.compose import compose
 from besom.config import plain, typed
 from besom.delete import delete_locked
@@ -31,6 +30,7 @@ from besom.project import Project, Stage
 from besom.schema import TrialConfig
 from besom.seeding import fix_runtime
 from besom.settings import SweepSettings
+from besom.storage import stored_settings
 from besom.store import create_store
 from besom.tracking import fix_environment, keep_uri
 from besom.uris import check_no_password
@@ -165,11 +165,12 @@ def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
         made = Composed.of(stage, base, [f"sweeps={stem}", *request.overrides], _Completion(stem, request))
         sweeper = made.config.hydra.sweeper
         _refuse_swept_threads(sweeper.params, made.task_overrides)
-        settings = sweep_settings.read(sweeper, made.task_overrides)
+        settings = sweep_settings.read(sweeper, made.task_overrides, master=made.config)
         _refuse_other_places(made, settings)
         comparable = sweep_settings.comparable(made.config, sweeper, made.task_overrides)
         trial = made.check()
-        sweep_settings.check_search(settings, _measures(made.config))
+        sweep_settings.check_search(settings)
+        sweep_settings.check_constraints(settings.constraints, _measures(made.config))
         yield PlannedSweep(stage, made, settings, comparable, trial)
 
 

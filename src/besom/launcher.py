@@ -5,12 +5,11 @@ Knows nothing of Optuna and of what the task is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
@@ -19,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.basecontainer import BaseContainer
 
 from besom.engine import Job, OnReport
-from besom.errors import ConfigError, TrialPruned
+from besom.errors import ConfigError
+from besom.judge import failed, judge
 from besom.lanes import LanePool, LaneSetup, usable_cores
 from besom.reporting import TrialHandle, running
 from besom.results import TrialResult
@@ -39,16 +39,27 @@ def job_folder(config: DictConfig) -> Path:
     return Path(str(OmegaConf.select(config, "hydra.sweep.dir"))) / str(OmegaConf.select(config, "hydra.sweep.subdir"))
 
 
+def ran_in(returned: JobReturn) -> Path | None:
+    """Return the folder that a job ran in, as its worker knew it."""
+    folder = OmegaConf.select(returned.hydra_cfg, "hydra.runtime.output_dir") if returned.hydra_cfg else None
+    return Path(folder) if folder else None
+
+
 class LanesLauncher:
     """An `besom.engine.Engine` of lanes that run Hydra jobs.
 
     Args:
         settings: the fields of ``hydra.launcher`` (`hydra_plugins.besom.BesomLanesConf`).
+        n_objectives: how many numbers a task returns.
     """
 
-    def __init__(self, settings: Mapping[str, Any], context: HydraContext, task_function: TaskFunction) -> None:
+    blocks = False
+
+    def __init__(
+        self, settings: Mapping[str, Any], context: HydraContext, task_function: TaskFunction, n_objectives: int = 1
+    ) -> None:
         log_folder = settings["log_folder"]
-        runner = HydraRunner(context, task_function, Singleton.get_state(), _resolvers())
+        runner = HydraRunner(context, task_function, Singleton.get_state(), _resolvers(), n_objectives)
         self._pool = LanePool(
             lane_count(settings["n_lanes"], settings["threads_per_lane"]),
             LaneSetup(
@@ -114,6 +125,7 @@ class HydraRunner:
     task_function: TaskFunction
     singletons: dict[Any, Any]
     resolvers: dict[str, Any]
+    n_objectives: int = 1
 
     def __call__(self, job: Job, channel: OnReport) -> JobReturn:
         Singleton.set_state(self.singletons)
@@ -121,7 +133,7 @@ class HydraRunner:
         BaseContainer._resolvers.update(self.resolvers)
         with running(TrialHandle(job.number, job.run_id, channel)) as handle:
             returned = self._run(job)
-        result_of(returned, handle).write(job_folder(job.config))
+        result_of(returned, handle, self.n_objectives).write(job_folder(job.config))
         return returned
 
     def _run(self, job: Job) -> JobReturn:
@@ -138,24 +150,9 @@ class HydraRunner:
             return JobReturn(status=JobStatus.FAILED, _return_value=error)
 
 
-def result_of(returned: JobReturn, handle: TrialHandle) -> TrialResult:
-    """Judge what a job returned: a finite number is COMPLETE, all else has its reason."""
+def result_of(returned: JobReturn, handle: TrialHandle, n_objectives: int) -> TrialResult:
+    """Judge what a job returned."""
     value = returned._return_value  # the property raises what the job raised
     if returned.status is JobStatus.COMPLETED:
-        return _completed(value, handle)
-    if isinstance(value, TrialPruned):
-        return TrialResult(handle.number, "PRUNED", reason=str(value), facts=handle.facts)
-    reason = f"{type(value).__name__}: {value}"
-    return TrialResult(handle.number, "FAIL", reason=reason, facts=handle.facts)
-
-
-def _completed(value: Any, handle: TrialHandle) -> TrialResult:
-    try:
-        number = float(cast(Any, value))
-    except (TypeError, ValueError):
-        reason = f"the task returned {value!r}; expected a finite number"
-        return TrialResult(handle.number, "FAIL", reason=reason, facts=handle.facts)
-    if not math.isfinite(number):
-        reason = f"the objective is {number}; expected a finite number"
-        return TrialResult(handle.number, "FAIL", reason=reason, facts=handle.facts)
-    return TrialResult(handle.number, "COMPLETE", number, facts=handle.facts)
+        return judge(value, handle, n_objectives)
+    return failed(value, handle)

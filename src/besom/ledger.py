@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from besom import optimization_results
+from besom.constraints import untold
 from besom.results import TrialResult
-from besom.study import LOST, UNASKED, Asked, SweepStudy, outcome
+from besom.settings import SweepSettings
+from besom.study import Asked, SweepStudy
+from besom.tally import LOST, UNASKED, outcome
 from besom.tracker import Tracker
 
 
@@ -19,14 +24,15 @@ class Ledger:
     """The two books of a sweep, written together.
 
     Args:
-        retries: how often a point whose lane died is tried again.
+        folder: the sweep's, in which its jobs lie.
     """
 
-    def __init__(self, study: SweepStudy, tracker: Tracker, folder: Path, retries: int) -> None:
+    def __init__(self, study: SweepStudy, tracker: Tracker, folder: Path, settings: SweepSettings) -> None:
         self.study = study
         self._tracker = tracker
         self._folder = folder
-        self._retries = retries
+        self._retries = settings.retries
+        self._constraints = settings.constraints
         self._is_open = False
 
     def open(self, config: Mapping[str, Any]) -> None:
@@ -44,14 +50,33 @@ class Ledger:
         return run_id
 
     def note_folder(self, number: int, folder: Path) -> None:
-        """Store where the trial's ``result.json`` will be, relative to the sweep's folder."""
-        self.study.note(number, job=os.path.relpath(folder, self._folder))
+        """Store where the trial's ``result.json`` will be, by the sweep's folder, unless its number says it."""
+        relative = os.path.relpath(folder, self._folder)
+        if relative != str(number):
+            self.study.note(number, job=relative)
 
-    def finish(self, result: TrialResult, run_id: str | None, why: str | None = None) -> None:
-        """Write down how a trial ended by itself."""
+    def finish(self, result: TrialResult, run_id: str | None, why: str | None = None) -> TrialResult:
+        """Write down how a trial ended by itself; return that, or the failure to tell what a constraint needs."""
+        if result.state == "COMPLETE":
+            result = self._constrained(result)
         self.study.finish(result, why)
         if run_id is not None:
             self._tracker.end_trial(run_id, result.state, result.reason, died=False)
+        self._write_results()
+        return result
+
+    def _constrained(self, result: TrialResult) -> TrialResult:
+        """Decide the constraints that only the trial itself could tell about."""
+        decided = self.study.constraints_of(result.number)
+        left = [constraint for constraint in self._constraints if constraint.text not in decided]
+        if missing := untold(left, result.facts):
+            return replace(result, state="FAIL", values=[], reason=missing)
+        self.study.constrain(result.number, {one.text: one.violation(result.facts) for one in left})
+        return result
+
+    def _write_results(self) -> None:
+        study = self.study
+        optimization_results.write(self._folder, study.tally.front, len(study.search.directions), study.search.space)
 
     def lose(self, number: int, run_id: str | None, why: str, reason: str) -> bool:
         """Write down a trial that was ended from outside; return True when its point is to be tried again."""
@@ -65,9 +90,13 @@ class Ledger:
         if not self._is_open:
             return
         counts, best = self.study.counts, self.study.best
-        summary = {"n_complete": counts.complete, "n_pruned": counts.pruned, "n_failed": counts.failed}
-        if best is not None and best.value is not None:
-            summary["best_objective"] = best.value  # type: ignore[assignment]
+        summary: dict[str, float] = {
+            "n_complete": counts.complete,
+            "n_pruned": counts.pruned,
+            "n_failed": counts.failed,
+        }
+        if best is not None and len(best.values) == 1:
+            summary["best_objective"] = best.values[0]
         self._tracker.close_sweep(summary, best.number if best else None, finished)
 
     def _mend(self) -> None:
@@ -76,7 +105,7 @@ class Ledger:
             if "point" not in trial.user_attrs:
                 self.study.lose(trial.number, UNASKED, "its parent died before it had a point", self._retries)
             elif result is not None:
-                self.study.finish(result)
+                self.finish(result, None)
             else:
                 self.study.lose(trial.number, "parent_died", "its parent died", self._retries)
         for run_id, number in self._tracker.running_trials():

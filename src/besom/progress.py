@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from rich.console import Console, Group
@@ -35,6 +35,9 @@ class Progress(Protocol):
 
     def tick(self) -> None:
         """Called a few times a second."""
+
+    def said(self, text: str) -> None:
+        """Something worth a line happened."""
 
 
 def choose_progress(study: SweepStudy, total: int | None) -> Progress:
@@ -83,18 +86,27 @@ class Lines:
     def tick(self) -> None:
         return None
 
+    def said(self, text: str) -> None:
+        self._console.print(Text(text))
+
 
 def ended_text(study: SweepStudy, total: int | None, result: TrialResult, point: str) -> Text:
     """Return the line about a trial that ended."""
     counts, best = study.counts, study.best
-    value = f" {result.value:.4f}" if result.value is not None else ""
+    value = f" {_values_text(result.values)}" if result.values else ""
     line = f"[{counts.counted}/{total or '?'}] trial {result.number} {result.state}{value} {point}".rstrip()
     if result.reason:
         line += f" ({result.reason})"
-    if best is not None and best.value is not None:
-        line += f"; best {best.value:.4f}, trial {best.number}"
+    if best is not None and len(best.values) == 1:
+        line += f"; best {_values_text(best.values)}, trial {best.number}"
+    elif best is not None:
+        line += f"; {len(study.tally.front)} on the front"
     style = {"COMPLETE": "", "PRUNED": "yellow", "FAIL": "red"}[result.state]
     return Text(line, style=style)
+
+
+def _values_text(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values)
 
 
 class LiveView(Lines):

@@ -6,6 +6,7 @@ writes the study; outside a sweep there is no handle and `report` does nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,8 +35,21 @@ class TrialHandle:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def tell(self, **facts: Any) -> None:
-        """Add facts (JSON values) to the trial's result."""
-        self.facts.update(facts)
+        """Add facts to the trial's result.
+
+        Raises:
+            ValueError: a fact is not JSON (text, a finite number, a bool, None, a list or dict of them).
+        """
+        self.facts.update({name: _json(name, value) for name, value in facts.items()})
+
+
+def _json(name: str, value: Any) -> Any:
+    plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value  # a NumPy scalar
+    try:
+        json.dumps(plain, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}={value!r} cannot be told ({error}); expected text or finite numbers") from error
+    return plain
 
 
 _current: TrialHandle | None = None
@@ -57,8 +71,19 @@ def running(handle: TrialHandle) -> Iterator[TrialHandle]:
         _current = None
 
 
+def tell(**facts: Any) -> None:
+    """Tell the sweep facts about this trial, such as ``n_params=203068``: columns of its table, and what constraints
+    are about. Outside a sweep it does nothing.
+
+    Raises:
+        ValueError: a fact is not JSON (text, a finite number, a bool, None, a list or dict of them).
+    """
+    if _current is not None:
+        _current.tell(**facts)
+
+
 def report(step: int, value: float) -> None:
-    """Report an intermediate value of the objective to the sweep.
+    """Report an intermediate value of the objective to the sweep; outside a sweep it does nothing.
 
     Args:
         step: the epoch, counted from 0; each step once.
@@ -66,7 +91,10 @@ def report(step: int, value: float) -> None:
 
     Raises:
         TrialPruned: when the sweep's pruner wants the trial to stop. Let it pass.
+        ValueError: the step is negative.
     """
+    if step < 0:
+        raise ValueError(f"step {step} is negative; expected one counted from 0")
     handle = _current
     if handle is not None and handle.channel(int(step), float(value)):
         raise TrialPruned(f"pruned at step {step} with {value:.6g}")

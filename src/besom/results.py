@@ -25,7 +25,8 @@ class TrialResult:
     Args:
         number: the trial's number in its sweep, -1 outside a sweep.
         state: ``COMPLETE``, ``PRUNED`` or ``FAIL``, Optuna's words.
-        value: the objective; None unless COMPLETE.
+        values: the objectives, one number each; empty unless COMPLETE. In the file, ``value`` stands beside
+            it: the objective where there is one.
         reason: why it was pruned or failed, one line.
         facts: what the task told with `besom.reporting.TrialHandle.tell`: ``n_params``,
             ``fit_seconds``, ``weights_sha256``, …; JSON values only.
@@ -33,26 +34,34 @@ class TrialResult:
 
     number: int
     state: str
-    value: float | None = None
+    values: list[float] = field(default_factory=list)
     reason: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def value(self) -> float | None:
+        """The objective where there is one."""
+        return self.values[0] if len(self.values) == 1 else None
+
     def write(self, folder: Path) -> None:
         """Write ``result.json`` into the job folder."""
-        write_atomically(folder / FILE_NAME, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+        content = {**asdict(self), "value": self.value}
+        write_atomically(folder / FILE_NAME, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> TrialResult | None:
         """Return the result in a job folder, or None where there is none or it is not a whole one."""
         try:
             fields = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-            result = cls(**fields)
-        except (OSError, ValueError, TypeError):
+            value = fields.pop("value", None)
+            result = cls(**{"values": [] if value is None else [value], **fields})
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
         return result if result._is_whole() else None
 
     def _is_whole(self) -> bool:
         if self.state not in STATES or not isinstance(self.number, int) or not isinstance(self.facts, dict):
             return False
-        finite = isinstance(self.value, int | float) and math.isfinite(self.value)
-        return finite if self.state == "COMPLETE" else self.value is None
+        if not isinstance(self.values, list) or bool(self.values) != (self.state == "COMPLETE"):
+            return False
+        return all(isinstance(value, int | float) and math.isfinite(value) for value in self.values)

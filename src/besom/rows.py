@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from besom.study import OWN, Counts, best_trial, counts, outcome
+from besom.tally import OWN, Tally, outcome
 
 FACTS = ("n_params", "n_macs", "fit_seconds")
 FIXED_COLUMNS = ("number", "state", "objective", *FACTS, "run_id", "weights_sha256")
@@ -19,7 +19,7 @@ def row(trial: FrozenTrial) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": trial.state.name,
-        "objective": trial.value if trial.state.name == "COMPLETE" else None,
+        "objective": _objective(trial) if trial.state.name == "COMPLETE" else None,
         **facts,
         "run_id": trial.user_attrs.get("run_id"),
         "weights_sha256": trial.user_attrs.get("weights_sha256"),
@@ -27,15 +27,19 @@ def row(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
+def _objective(trial: FrozenTrial) -> float | list[float]:
+    return list(trial.values) if len(trial.values) > 1 else trial.values[0]
+
+
 def rows(trials: Sequence[FrozenTrial], *, lost_too: bool = False) -> list[dict[str, Any]]:
     """Return the trials in order of number; attempts that died with their lane or parent only when asked for."""
     return [row(trial) for trial in trials if lost_too or not trial.state.is_finished() or outcome(trial) in OWN]
 
 
-def status(name: str, n_trials: int | None, trials: list[FrozenTrial], direction: str) -> dict[str, Any]:
+def status(name: str, n_trials: int | None, trials: Sequence[FrozenTrial], directions: Sequence[str]) -> dict[str, Any]:
     """Return the counts of a sweep, the contract of ``besom status --format json``."""
-    number: Counts = counts(trials)
-    best = best_trial(trials, direction)
+    tally = Tally(directions, trials)
+    number, best = tally.counts, tally.best
     return {
         "name": name,
         "n_trials": n_trials,
@@ -47,13 +51,14 @@ def status(name: str, n_trials: int | None, trials: list[FrozenTrial], direction
     }
 
 
-def leaderboard(some: Sequence[Mapping[str, Any]], direction: str) -> list[dict[str, Any]]:
-    """Return rows sorted best first; those without an objective last, in order of number."""
-    sign = -1.0 if direction == "maximize" else 1.0
+def leaderboard(some: Sequence[Mapping[str, Any]], directions: Sequence[str]) -> list[dict[str, Any]]:
+    """Return rows sorted best first, by the first objective; those without one last, in order of number."""
+    sign = -1.0 if directions[0] == "maximize" else 1.0
 
     def rank(one: Mapping[str, Any]) -> tuple[bool, float, int]:
         value = one["objective"]
-        return value is None, sign * (value or 0.0), one["number"]
+        first = value[0] if isinstance(value, list) else value
+        return value is None, sign * (first or 0.0), one["number"]
 
     return [dict(one) for one in sorted(some, key=rank)]
 

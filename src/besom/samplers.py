@@ -1,206 +1,205 @@
-"""Samplers that never propose a point of the search space twice, built afresh and seeded for each point.
+"""The sampler of one point, built afresh from ``hydra.sweeper.sampler`` and seeded for that point.
 
-Optuna's samplers keep their random state in memory and repeat themselves on small spaces. Here each
-point has a sampler of its own, seeded by the study's seed and the point's index, so that a resumed
-study asks for the same points as one that was never stopped. Knows nothing of how trials are run.
+Optuna's samplers keep their random state in memory. Here each point has a sampler of its own, seeded by
+the study's seed and the point's index, so that a resumed study asks for the same points as one that was
+never stopped. What an algorithm carries from point to point (CMA-ES its distribution, NSGA its
+populations, QMC its place in the sequence) Optuna keeps in the attributes of trials and study.
 """
 
 from __future__ import annotations
 
-import copy
-import importlib
-import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+import functools
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, NoReturn
 
 import numpy as np
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
-from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
 
-from besom.errors import ConfigError, SpaceError, did_you_mean, one_of
-from besom.space import Point, Space
+from besom.distinct import DistinctSampler, SpaceSampler
+from besom.errors import ConfigError, SpaceError, one_line
+from besom.objects import Builder, Factory
+from besom.space import Space
 
-STOP_THEMSELVES = ("optuna.samplers.GridSampler", "optuna.samplers.BruteForceSampler")
+log = logging.getLogger(__name__)
 
+KEY = "hydra.sweeper.sampler"
 
-class SpaceSampler(BaseSampler):
-    """Base of the samplers that decide every parameter of a space at once, in `sample_relative`.
+STOP_THEMSELVES = (optuna.samplers.GridSampler, optuna.samplers.BruteForceSampler)
 
-    Args:
-        space: what `study.ask` is given as ``fixed_distributions``.
-    """
+NEEDS = {CmaEsSampler: "cmaes", GPSampler: "torch", QMCSampler: "scipy"}
+"""Packages that Optuna imports for a sampler when it is first asked, without depending on them."""
 
-    def __init__(self, space: Space) -> None:
-        self.space = space
+FOR_CONDITIONS = (TPESampler, RandomSampler, SpaceSampler)
+"""Those that can propose points which have some of the parameters only."""
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return the whole space; `study.ask` fills in parameters that have a single value itself."""
-        return dict(self.space.params)
+KEEP_STATE_IN_TRIALS = (CmaEsSampler, NSGAIISampler, NSGAIIISampler)
 
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        raise SpaceError(f"{param_name} is not in the search space; expected one of {', '.join(self.space.params)}")
+WARN_OF_INDEPENDENT = (CmaEsSampler, GPSampler, QMCSampler)
 
+SAME_AS = {
+    "hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaii_sampler": "optuna.samplers.NSGAIISampler",
+    "hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaiii_sampler": "optuna.samplers.NSGAIIISampler",
+    "hydra_plugins.hydra_optuna_sweeper.config.raise_motpe_removed": "besom.samplers.motpe",
+}
+"""Targets of the official sweeper's options, which take the place of besom's where both are installed."""
 
-class PointSampler(SpaceSampler):
-    """Proposes one given point: an enqueued one, or that of a trial which is run again.
-
-    Raises:
-        SpaceError: for a value outside its distribution.
-    """
-
-    def __init__(self, space: Space, point: Mapping[str, Any]) -> None:
-        super().__init__(space)
-        self.point = space.snapped(point)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return dict(self.point)
-
-
-class GridSampler(SpaceSampler):
-    """Proposes the unseen points of a finite space in row-major order: the last parameter moves fastest.
-
-    Not Optuna's sampler of that name, which keeps the grid and its progress in the study's attributes,
-    takes its points in random order, and runs some again after a resume. This one has no state: what
-    it proposes follows from ``space`` and ``seen`` (`Space.key` of every point proposed before) alone.
-
-    Raises:
-        SpaceError: for an infinite space.
-    """
-
-    def __init__(self, space: Space, seen: Collection[str]) -> None:
-        super().__init__(space)
-        self.seen = seen
-        space.finite_size()
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return self.space.first_unseen(self.seen)
-
-
-class DistinctSampler(SpaceSampler):
-    """Wraps any sampler so that no point is proposed twice.
-
-    While the inner sampler's proposal was seen it is asked again, ``redraws`` times; then the point is
-    drawn from those not seen: by rank in a finite space, at random in an infinite one.
-
-    Args:
-        inner: proposes points, by relative or independent sampling or both.
-        space: what `study.ask` is given as ``fixed_distributions``.
-        seen: `Space.key` of every point that was proposed before.
-        rng: draws where the inner sampler only repeats itself.
-        redraws: how often the inner sampler is asked again.
-    """
-
-    def __init__(
-        self, inner: BaseSampler, space: Space, seen: Collection[str], rng: np.random.Generator, redraws: int = 8
-    ) -> None:
-        super().__init__(space)
-        self.inner = inner
-        self.seen = seen
-        self.rng = rng
-        self.redraws = redraws
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        for _ in range(1 + self.redraws):
-            point = self._proposal(self.inner, study, trial)
-            if self.space.key(point) not in self.seen:
-                return point
-        if self.space.size is not None:
-            return self.space.unseen(self.seen, self.rng)
-        # a point of an interval repeats only where a sampler insists on it, as on a bound
-        return self._proposal(RandomSampler(seed=int(self.rng.integers(2**32))), study, trial)
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self.inner.before_trial(study, trial)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        self.inner.after_trial(study, trial, state, values)
-
-    def _proposal(self, inner: BaseSampler, study: Study, trial: FrozenTrial) -> Point:
-        """Ask a sampler as `study.ask` would: relative parameters first, then the others one by one."""
-        point = dict(inner.sample_relative(study, trial, inner.infer_relative_search_space(study, trial)))
-        partial = copy.copy(trial)  # a sampler may look at what the trial has so far
-        for name, distribution in self.space.params.items():
-            if name not in point:
-                partial.params = dict(point)
-                point[name] = inner.sample_independent(study, partial, name, distribution)
-        return self.space.snapped(point)
+NAMED = frozenset(
+    {
+        *("independent_sampler", "base_sampler", "crossover", "mutation", "constraints_func", "gamma", "weights"),
+        *("elite_population_selection_strategy", "child_generation_strategy", "after_trial_strategy"),
+    }
+)
+"""Arguments of Optuna's samplers that are objects, which a config can only name."""
 
 
 def sampler_for_point(
-    config: Mapping[str, Any], *, space: Space, seen: Collection[str], study_seed: int, index: int
+    config: Mapping[str, Any],
+    *,
+    space: Space,
+    seen: Collection[str],
+    study_seed: int,
+    index: int,
+    history: int | None = None,
+    n_objectives: int | None = None,
 ) -> BaseSampler:
     """Return a fresh sampler for one point, seeded by ``SeedSequence([study_seed, index])``.
 
     Args:
         config: ``hydra.sweeper.sampler`` as a plain dict: ``_target_`` and its arguments. Arguments may have a
-            ``_target_`` of their own; every ``seed`` is replaced.
+            ``_target_`` of their own, or be an object's dotted name; every ``seed`` is replaced.
         space: the search space.
         seen: `Space.key` of every point that was proposed before.
         study_seed: of the whole study, at least 0.
         index: of the point, from 0; retries of a point do not advance it.
+        history: how many ended trials the sampler sees, the last ones; None for all.
+        n_objectives: None where it is not known.
 
     Raises:
-        ConfigError: for a target or argument that does not exist, or a target that is no sampler.
-        SpaceError: for a grid over an infinite space.
+        ConfigError: for a target or argument that does not exist, a target that is no sampler, a package that is
+            missing, or a sampler that cannot do with ``history`` or several objectives.
+        SpaceError: for a sampler that cannot search the space.
     """
     sequence = np.random.SeedSequence([study_seed, index])
-    offered = {"seed": int(sequence.generate_state(1)[0]), "space": space, "seen": seen}
-    sampler = _built(config, offered)
+    offer = _Offer(space, seen, study_seed, int(sequence.generate_state(1)[0]))
+    sampler = Builder(KEY, offer, NAMED).build(_with_array(_translated(config)))
     if not isinstance(sampler, BaseSampler):
-        raise ConfigError(f"{config['_target_']} is a {type(sampler).__name__}; expected an Optuna sampler")
-    return (
-        sampler
-        if isinstance(sampler, SpaceSampler)
-        else DistinctSampler(sampler, space, seen, np.random.default_rng(sequence))
+        raise ConfigError(f"{config['_target_']} makes a {type(sampler).__name__}; expected an Optuna sampler")
+    _refuse(sampler, space, history, n_objectives)
+    if isinstance(sampler, SpaceSampler):
+        return sampler
+    if config.get("warn_independent_sampling") is not False:
+        _tell_what_is_drawn(sampler, space)
+    redraws = 1 if isinstance(sampler, GPSampler) else 8  # it fits its model again, to much the same end
+    return DistinctSampler(sampler, space, seen, np.random.default_rng(sequence), index, history, redraws)
+
+
+def motpe(seed: int | None = None) -> NoReturn:
+    """Refuse the sampler that Optuna once had for several objectives."""
+    raise ConfigError(
+        "hydra/sweeper/sampler=motpe: the 'motpe' sampler was removed in Optuna 4.0; "
+        "expected hydra/sweeper/sampler=tpe, which takes several objectives too"
     )
 
 
-def _built(config: Mapping[str, Any], offered: Mapping[str, Any]) -> Any:
-    """Call a config's target with its arguments, and with those offered that it takes."""
-    target = str(config.get("_target_"))
-    factory = _found(target)
-    given = {
-        name: _built(value, offered) if isinstance(value, Mapping) and "_target_" in value else value
-        for name, value in config.items()
-        if name not in {"_target_", *offered}
-    }
-    try:
-        known = inspect.signature(factory).parameters
-        for name in given:
-            if name not in known:
-                raise ConfigError(f"{target}: " + one_of("the argument", name, known))
-        return factory(**given, **{name: value for name, value in offered.items() if name in known})
-    except (TypeError, ValueError, ImportError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"{target} refuses its arguments: {reason}") from error
+@dataclass(frozen=True)
+class _Offer:
+    """What besom gives to a sampler, and to those inside it, whatever the config says."""
+
+    space: Space
+    seen: Collection[str]
+    study_seed: int
+    point_seed: int
+
+    def __call__(self, factory: Factory) -> Mapping[str, Any]:
+        kind = factory if isinstance(factory, type) else object
+        _refuse_kind(kind)
+        offered: dict[str, Any] = {"seed": self.point_seed, "space": self.space, "seen": self.seen}
+        if issubclass(kind, QMCSampler):
+            offered["seed"] = self.study_seed  # one sequence for all points
+        if issubclass(kind, WARN_OF_INDEPENDENT):
+            offered["warn_independent_sampling"] = False  # Optuna says so for each parameter of each trial
+        return offered
 
 
-def _found(target: str) -> Callable[..., Any]:
-    if target in STOP_THEMSELVES:
-        raise ConfigError(f"{target} stops the study by itself; expected hydra/sweeper/sampler=grid for every point")
-    module_name, _, name = target.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
+def _refuse_kind(kind: type) -> None:
+    if issubclass(kind, STOP_THEMSELVES):
+        option = "grid" if issubclass(kind, optuna.samplers.GridSampler) else "bruteforce"
         raise ConfigError(
-            f"hydra.sweeper.sampler._target_={target!r} cannot be imported ({error}); "
-            f"expected a sampler's dotted name, such as optuna.samplers.TPESampler"
-        ) from error
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        known = [word for word in dir(module) if callable(getattr(module, word))]
-        raise ConfigError(
-            f"hydra.sweeper.sampler._target_={target!r} does not exist; "
-            f"expected a sampler of {module_name}{did_you_mean(name, known)}"
+            f"{KEY}: {kind.__name__} of Optuna stops the study by itself; expected hydra/sweeper/sampler={option} "
+            "for every point"
         )
-    return factory  # type: ignore[no-any-return]
+    for sampler, package in NEEDS.items():
+        if issubclass(kind, sampler) and find_spec(package) is None:
+            raise ConfigError(
+                f"{KEY}: {kind.__name__} needs the package {package}, which is not installed; "
+                f"expected pip install {package}, or another sampler"
+            )
+
+
+def _refuse(sampler: BaseSampler, space: Space, history: int | None, n_objectives: int | None) -> None:
+    name = type(sampler).__name__
+    if space.is_conditional and not isinstance(sampler, FOR_CONDITIONS):
+        conditional = next(iter(space.conditions))
+        raise SpaceError(
+            f"{KEY}: {name} cannot search a space in which a parameter depends on another, as {conditional} does; "
+            "expected hydra/sweeper/sampler=tpe, random, grid or bruteforce"
+        )
+    if history is not None and isinstance(sampler, KEEP_STATE_IN_TRIALS):
+        raise ConfigError(
+            f"hydra.sweeper.history={history}: {name} keeps its state in earlier trials and must see them all; "
+            "expected null, or another sampler"
+        )
+    if n_objectives is not None and n_objectives > 1 and isinstance(sampler, CmaEsSampler):
+        raise ConfigError(
+            f"{KEY}: {name} takes one objective, but hydra.sweeper.direction has {n_objectives}; "
+            "expected hydra/sweeper/sampler=nsgaii, or tpe"
+        )
+
+
+def _translated(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an option of the official sweeper as besom's option of that name."""
+    target = str(config.get("_target_"))
+    if target == "optuna.samplers.GridSampler" and config.get("_partial_"):
+        return {"_target_": "besom.exhaustive.GridSampler"}
+    return {**config, "_target_": SAME_AS.get(target, target)}
+
+
+def _with_array(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a sampler's config with NSGA-III's ``reference_points`` as the array that it takes."""
+    points = config.get("reference_points")
+    if points is None:
+        return config
+    try:
+        array = np.asarray(points, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{KEY}.reference_points={points!r} is no table of numbers: {one_line(error)}") from error
+    if array.ndim != 2:
+        raise ConfigError(
+            f"{KEY}.reference_points={points!r} is not usable; expected a list of points, such as [[0,1],[1,0]]"
+        )
+    return {**config, "reference_points": array}
+
+
+def _tell_what_is_drawn(sampler: BaseSampler, space: Space) -> None:
+    drawn = [name for name, of in space.params.items() if isinstance(of, CategoricalDistribution) and not of.single()]
+    if drawn and isinstance(sampler, CmaEsSampler):
+        _log_once(f"{type(sampler).__name__} draws {', '.join(drawn)} at random: it knows numbers only")
+
+
+@functools.cache
+def _log_once(text: str) -> None:
+    log.warning(text)

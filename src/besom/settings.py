@@ -8,23 +8,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-from hydra.utils import instantiate
+from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from optuna.pruners import BasePruner, NopPruner
 
-from besom.config import plain, tracked_leaves
+from besom import custom_space
+from besom.config import tracked_leaves, written
 from besom.constraints import Constraint, parse_constraints
 from besom.errors import ConfigError, ResumeError, SpaceError
 from besom.overrides import is_sweep
 from besom.paths import checked_sweep_name
-from besom.samplers import sampler_for_point
+from besom.pruners import build_pruner
+from besom.search import Search
 from besom.space import Space, parse
 
-MAY_CHANGE = ("n_trials", "timeout", "n_jobs", "storage", "study_name", "tracker", "measure")
-"""Fields of ``hydra.sweeper`` that a resume takes as they now are; the launcher and paths are others."""
+MAY_CHANGE = (
+    *("n_trials", "timeout", "trial_timeout", "target_value", "patience"),
+    *("max_failure_rate", "fail_fast", "n_jobs", "storage", "study_name", "tracker", "measure", "freeze"),
+)
+"""Fields of ``hydra.sweeper`` that a resume takes as they now are: how far a sweep goes, not what it searches.
+
+The launcher and paths are others.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,96 +43,135 @@ class SweepSettings:
 
     study_name: str
     storage: str
-    direction: str
-    space: Space
+    search: Search
     fixed: list[str]
-    sampler: dict[str, Any]
     pruner: dict[str, Any]
     enqueue: list[dict[str, Any]]
     constraints: list[Constraint]
     n_trials: int | None
     n_jobs: int | None
     max_failure_rate: float
+    fail_fast: bool
     retries: int
     timeout: float | None
+    trial_timeout: float | None
+    target_value: float | None
+    patience: int | None
+    freeze: bool
 
     @property
     def seed(self) -> int | None:
         """The seed of the search, None to draw one."""
-        return self.sampler.get("seed")
+        return self.search.sampler.get("seed")
 
     @property
     def total(self) -> int | None:
         """How many trials the sweep ends at, None where only time or the user ends it."""
-        known = [n for n in (self.n_trials, self.space.size) if n is not None]
+        known = [n for n in (self.n_trials, self.search.size) if n is not None]
         return min(known, default=None)
 
 
-def read(sweeper: Mapping[str, Any], arguments: Sequence[str]) -> SweepSettings:
+def read(
+    sweeper: Mapping[str, Any],
+    arguments: Sequence[str],
+    *,
+    app: str = "sweep",
+    folder: Path | None = None,
+    loader: ConfigLoader | None = None,
+    master: DictConfig | None = None,
+) -> SweepSettings:
     """Turn the fields of ``hydra.sweeper`` and the command line's overrides into settings.
+
+    Args:
+        app: what a sweep without ``study_name`` is called.
+        folder: where a study without ``storage`` is kept.
+        loader: finds the options of a group for ``group=glob(*)``.
+        master: the composed config, which a custom search space is shown.
 
     Raises:
         ConfigError, SpaceError: naming the field, what it was and what was expected.
     """
     fields = {key: _container(value) for key, value in sweeper.items()}
-    space, fixed = parse(fields["params"] or {}, arguments)
-    settings = SweepSettings(
-        study_name=checked_sweep_name(fields["study_name"] or "sweep"),
-        storage=fields["storage"] or "",
-        direction=_direction(fields["direction"]),
+    name = fields["custom_search_space"]
+    space, fixed = parse(fields["params"] or {}, arguments, loader, may_be_empty=bool(name))
+    custom = custom_space.load(name, OmegaConf.create() if master is None else master, fixed) if name else None
+    search = Search(
+        directions=_directions(fields["direction"]),
         space=space,
-        fixed=fixed,
         sampler=dict(fields["sampler"] or {}),
+        history=_at_least(1, "history", fields["history"]),
+        custom=custom,
+    )
+    settings = SweepSettings(
+        study_name=checked_sweep_name(fields["study_name"] or app),
+        storage=fields["storage"] or (f"sqlite:///{folder / 'study.db'}" if folder else ""),
+        search=search,
+        fixed=fixed,
         pruner=dict(fields["pruner"] or {}),
         enqueue=[_checked_point(space, index, point) for index, point in enumerate(fields["enqueue"] or [])],
         constraints=parse_constraints(fields["constraints"] or []),
         n_trials=_at_least(1, "n_trials", fields["n_trials"]),
         n_jobs=_at_least(1, "n_jobs", fields["n_jobs"]),
-        max_failure_rate=fields["max_failure_rate"],
+        max_failure_rate=_rate(fields["max_failure_rate"]),
+        fail_fast=bool(fields["fail_fast"]),
         retries=_at_least(0, "retries", fields["retries"]) or 0,
         timeout=_at_least(0, "timeout", fields["timeout"]),
+        trial_timeout=_at_least(0, "trial_timeout", fields["trial_timeout"]),
+        target_value=fields["target_value"],
+        patience=_at_least(1, "patience", fields["patience"]),
+        freeze=bool(fields["freeze"]),
     )
-    if settings.total is None and settings.timeout is None:
-        raise SpaceError(
-            "the space is infinite and nothing ends the sweep; expected hydra.sweeper.n_trials or .timeout"
-        )
+    _refuse_endless(settings)
+    _refuse_with_several_objectives(settings)
     return settings
 
 
-def build_pruner(config: Mapping[str, Any]) -> BasePruner:
-    """Return the pruner that ``hydra.sweeper.pruner`` names, one that never prunes where it is empty.
-
-    Raises:
-        ConfigError: it cannot be made.
-    """
-    try:
-        pruner = instantiate(dict(config)) if config else NopPruner()
-    except HydraException as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise ConfigError(f"hydra.sweeper.pruner={dict(config)} cannot be made: {reason}") from error
-    if not isinstance(pruner, BasePruner):
-        raise ConfigError(f"hydra.sweeper.pruner makes a {type(pruner).__name__}; expected one of Optuna's pruners")
-    return pruner
+def _refuse_endless(settings: SweepSettings) -> None:
+    ends = (settings.total, settings.timeout, settings.target_value, settings.patience)
+    if all(end is None for end in ends):
+        raise SpaceError(
+            "the space is infinite and nothing ends the sweep; expected hydra.sweeper.n_trials, .timeout, "
+            ".target_value or .patience"
+        )
 
 
-def check_search(settings: SweepSettings, measures: Mapping[str, float] | None) -> None:
+def _refuse_with_several_objectives(settings: SweepSettings) -> None:
+    if len(settings.search.directions) == 1:
+        return
+    given = {"pruner": settings.pruner, "target_value": settings.target_value, "patience": settings.patience}
+    for name, value in given.items():
+        if value not in (None, {}):
+            raise ConfigError(
+                f"hydra.sweeper.{name}={value} needs one objective, but hydra.sweeper.direction has "
+                f"{len(settings.search.directions)}; expected {'pruner=none' if name == 'pruner' else 'null'}"
+            )
+
+
+def check_search(settings: SweepSettings) -> None:
     """Build what the search needs, once, so that a mistake in it is told before anything is created.
 
-    Args:
-        measures: the numbers that constraints may name; None where they are not known.
-
     Raises:
-        ConfigError, SpaceError: the sampler, the pruner, the seed or a constraint is wrong.
+        ConfigError, SpaceError: the sampler, the pruner or the seed is wrong.
     """
     if settings.seed is not None and settings.seed < 0:
         raise ConfigError(f"hydra.sweeper.sampler.seed={settings.seed} is negative; expected a number from 0, or null")
-    sampler_for_point(settings.sampler, space=settings.space, seen=set(), study_seed=settings.seed or 0, index=0)
     build_pruner(settings.pruner)
-    if settings.constraints and measures is None:
+    settings.search.new_point(set(), settings.seed or 0, 0)
+    if settings.search.custom is not None:
+        settings.search.custom.check(settings.search.space)
+
+
+def check_constraints(constraints: Sequence[Constraint], measures: Mapping[str, float] | None) -> None:
+    """Try the constraints on one trial's measures, None where its model is not measured.
+
+    Raises:
+        ConfigError: a constraint names what is not measured.
+    """
+    if constraints and measures is None:
         raise ConfigError(
             "hydra.sweeper.constraints need a model that is measured; expected model=cnn, or no constraints"
         )
-    for constraint in settings.constraints:
+    for constraint in constraints:
         constraint.broken_by(measures or {})
 
 
@@ -136,7 +182,7 @@ def comparable(master: DictConfig, sweeper: Mapping[str, Any], arguments: Sequen
     fields["params"] = {**(fields["params"] or {}), **swept}
     params = {f"hydra.sweeper.params.{key}": str(value) for key, value in fields.pop("params").items()}
     prefixed = {f"hydra.sweeper.{key}": value for key, value in tracked_leaves(fields).items()}
-    return {**tracked_leaves(plain(master)), **prefixed, **params}
+    return {**tracked_leaves(written(master)), **prefixed, **params}
 
 
 def refuse_changes(name: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -149,7 +195,8 @@ def refuse_changes(name: str, stored: Mapping[str, Any], now: Mapping[str, Any])
     if differing:
         raise ResumeError(
             f"sweep '{name}' was started with other settings: {'; '.join(differing)}. "
-            "Put them back to resume it, start over with --fresh, or start another one with --name"
+            "Put them back to resume it, or start another one with hydra.sweeper.study_name (besom sweep: --name; "
+            "--fresh starts this one over)"
         )
 
 
@@ -161,11 +208,20 @@ def _container(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
 
 
-def _direction(value: Any) -> str:
-    word = value.name if hasattr(value, "name") else value
-    if word not in ("maximize", "minimize"):
-        raise ConfigError(f"hydra.sweeper.direction={word!r} is not usable; expected maximize or minimize")
-    return str(word)
+def _directions(value: Any) -> list[str]:
+    words = value if isinstance(value, list) else [value]
+    names = [str(word.name if hasattr(word, "name") else word) for word in words]
+    if not names or set(names) - {"maximize", "minimize"}:
+        raise ConfigError(
+            f"hydra.sweeper.direction={value!r} is not usable; expected maximize or minimize, or a list of them"
+        )
+    return names
+
+
+def _rate(value: Any) -> float:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"hydra.sweeper.max_failure_rate={value} is not a share; expected 0.0 to 1.0")
+    return float(value)
 
 
 def _at_least(minimum: int, name: str, value: Any) -> Any:

@@ -1,60 +1,34 @@
-"""The truth about a sweep: an Optuna study, with the accounting that resuming and retrying need.
+"""The truth about a sweep: an Optuna study in a storage, with the accounting that resuming and retrying need.
 
-The parent is its only writer. Beside Optuna's state every trial carries user attributes: ``point``
-(the index its suggestion was seeded by), ``outcome`` (why it ended), ``retry_of``, ``run_id``,
-``reason`` and what the task told (``n_params``, …). They are set before the state, so a finished trial
-is always whole.
+There are two copies. The *working copy* is in memory: samplers and pruners see it, so that asking costs
+no transactions and a trial is stored whole, in one, or not at all. The *stored* copy is written behind
+it at every step and is what the next start reads. The parent is the only writer of both.
+
+Beside Optuna's state every trial carries user attributes: ``point`` (the index its suggestion was seeded
+by), ``outcome`` (why it ended), ``retry_of``, ``run_id``, ``reason`` and what the task told (``n_params``,
+…). They are set before the state, so a finished trial is always whole.
 """
 
 from __future__ import annotations
 
-import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import event
-from sqlalchemy.engine import Engine as SqlEngine
 
-from besom.errors import ConfigError
+from besom.custom_space import UsedUp
 from besom.results import TrialResult
-from besom.samplers import PointSampler, sampler_for_point
-from besom.space import Space
-
-OWN = ("complete", "pruned", "infeasible", "failed")
-"""Outcomes that are the trial's own: they count towards ``n_trials``."""
-LOST = ("lane_died", "parent_died", "interrupted")
-"""Outcomes that came from outside: the point is tried again."""
-UNASKED = "unasked"
-"""Killed inside ``ask``: there is no point yet, nothing to try again."""
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # what a sweep does is told by `besom.progress`
+from besom.search import Search
+from besom.storage import open_storage
+from besom.tally import LOST, UNASKED, Counts, Tally, outcome
 
 STATES = {state.name: state for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)}
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many trials ended how; ``counted`` is what ``n_trials`` is compared with."""
-
-    complete: int = 0
-    pruned: int = 0
-    failed: int = 0
-    running: int = 0
-
-    @property
-    def counted(self) -> int:
-        return self.complete + self.pruned + self.failed
-
-    @property
-    def failure_rate(self) -> float:
-        return self.failed / self.counted if self.counted else 0.0
+OWN_OUTCOME = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 @dataclass(frozen=True)
@@ -66,215 +40,265 @@ class Asked:
     retry_of: int | None = None
 
 
-def outcome(trial: FrozenTrial) -> str | None:
-    """Return why a trial ended, None while it has not."""
-    value = trial.user_attrs.get("outcome")
-    return value if trial.state.is_finished() and isinstance(value, str) else None
-
-
-def counts(trials: list[FrozenTrial]) -> Counts:
-    """Count trials by what they are: lost attempts are in none of the numbers."""
-    own = [trial.state for trial in trials if outcome(trial) in OWN]
-    return Counts(
-        complete=own.count(TrialState.COMPLETE),
-        pruned=own.count(TrialState.PRUNED),
-        failed=own.count(TrialState.FAIL),
-        running=sum(trial.state is TrialState.RUNNING for trial in trials),
-    )
-
-
-def open_storage(url: str) -> optuna.storages.BaseStorage:
-    """Open Optuna's storage; a SQLite file is put into write-ahead mode, so that readers never wait."""
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    storage = optuna.storages.RDBStorage(url)
-    if url.startswith("sqlite"):
-        _write_ahead(storage.engine)
-    return storage
-
-
-def _write_ahead(engine: SqlEngine) -> None:
-    @event.listens_for(engine, "connect")
-    def _set(connection: Any, record: object) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")  # a told trial stays told through a power cut
-
-    engine.dispose()
-
-
-def has_storage(url: str) -> bool:
-    """Return whether there is a storage to read: opening a SQLite file that is not there would make it."""
-    return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file()
-
-
-def study_names(url: str) -> list[str]:
-    """Return the names of the studies in a storage that exists."""
-    return sorted(study.study_name for study in open_storage(url).get_all_studies())
-
-
-def load_study(url: str, name: str) -> optuna.Study:
-    """Return an existing study for reading."""
-    return optuna.load_study(study_name=name, storage=open_storage(url))
-
-
-def delete_study(url: str, name: str) -> None:
-    """Delete a study if it is there."""
-    if name in study_names(url):
-        optuna.delete_study(study_name=name, storage=open_storage(url))
-
-
-def best_trial(trials: list[FrozenTrial], direction: str) -> FrozenTrial | None:
-    """Return the COMPLETE trial with the best value, the first of equals."""
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
-    sign = -1.0 if direction == "maximize" else 1.0
-    return min(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
-
-
 class SweepStudy:
     """One sweep's study, opened for writing by its parent.
 
     Args:
-        url: Optuna's storage URL, None to keep the study in memory.
+        url: Optuna's storage URL, None to keep the study in memory only.
         name: the sweep's name.
-        direction: ``maximize`` or ``minimize``.
+        search: what is searched and how.
         settings: what must not change between starts, as `besom.settings` writes it; stored at the first.
         pruner: Optuna's; it is not stored with the study.
     """
 
     def __init__(
-        self, url: str | None, name: str, direction: str, settings: Mapping[str, Any], pruner: BasePruner
+        self,
+        url: str | None,
+        name: str,
+        search: Search,
+        settings: Mapping[str, Any],
+        pruner: BasePruner,
     ) -> None:
-        if direction not in ("maximize", "minimize"):
-            raise ConfigError(f"hydra.sweeper.direction={direction!r} is not known; expected maximize or minimize")
         self.name = name
-        self.direction = direction
+        self.search = search
         self._storage = open_storage(url) if url else optuna.storages.InMemoryStorage()
-        self.study = optuna.create_study(
-            storage=self._storage,
-            study_name=name,
-            direction=StudyDirection[direction.upper()],
-            pruner=pruner,
-            load_if_exists=True,
-        )
-        self._study_id = self._storage.get_study_id_from_name(name)
+        self._stored = self._open(self._storage, pruner)
+        self._stored_id = self._storage.get_study_id_from_name(name)
+        self._memory = optuna.storages.InMemoryStorage()
+        self._working = self._open(self._memory, pruner)
+        self._working_id = self._memory.get_study_id_from_name(name)
         self._running: dict[int, Trial] = {}
-        if "settings" not in self.study.user_attrs:
-            self.study.set_user_attr("settings", dict(settings))
+        self._stored_ids: dict[int, int] = {}
+        self._mirrored: dict[int | None, dict[str, Any]] = {}  # system attributes as stored; None: the study's
+        self._load()
+        if "settings" not in self._stored.user_attrs:
+            self._stored.set_user_attr("settings", dict(settings))
+
+    def _open(self, storage: optuna.storages.BaseStorage, pruner: BasePruner) -> optuna.Study:
+        directions = [StudyDirection[direction.upper()] for direction in self.search.directions]
+        return optuna.create_study(
+            storage=storage, study_name=self.name, directions=directions, pruner=pruner, load_if_exists=True
+        )
+
+    def _load(self) -> None:
+        """Take what is stored into the working copy, and count it."""
+        trials = self._stored.get_trials(deepcopy=False)
+        self._working.add_trials(trials)
+        self._mirrored[None] = self._storage.get_study_system_attrs(self._stored_id)
+        for key, value in self._mirrored[None].items():
+            self._memory.set_study_system_attr(self._working_id, key, value)
+        self.tally = Tally(self.search.directions, trials)
+        self._seen = {self.search.key(trial.params) for trial in trials if "point" in trial.user_attrs}
+        self._found_nothing_new = False
+        self._lost: dict[int, int] = {}  # point → the last trial that tried it and was lost
+        self._next_point = 0
+        for trial in trials:
+            self._count_point(trial)
+
+    def _count_point(self, trial: FrozenTrial) -> None:
+        point = trial.user_attrs.get("point")
+        if point is None:
+            return
+        self._next_point = max(self._next_point, point + 1)
+        if outcome(trial) in LOST:
+            self._lost[point] = trial.number
+        else:
+            self._lost.pop(point, None)
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
+        return self._working.get_trials(deepcopy=False)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the sweep was started with, by dotted key."""
-        return dict(self.study.user_attrs["settings"])
+        return dict(self._stored.user_attrs["settings"])
 
     @property
     def counts(self) -> Counts:
-        return counts(self.trials)
+        return self.tally.counts
 
     @property
     def best(self) -> FrozenTrial | None:
-        return best_trial(self.trials, self.direction)
+        return self.tally.best
 
     def aim_at(self, n_trials: int | None) -> None:
         """Store how many trials this start ends at, for `besom status`."""
-        self.study.set_user_attr("n_trials", n_trials)
+        self._stored.set_user_attr("n_trials", n_trials)
 
     def seed(self, given: int | None) -> int:
         """Return the study's seed: the given one, or one that is drawn once and stored."""
-        stored = self.study.user_attrs.get("seed")
+        stored = self._stored.user_attrs.get("seed")
         if stored is None:
             stored = secrets.randbelow(2**31) if given is None else given
-            self.study.set_user_attr("seed", stored)
+            self._stored.set_user_attr("seed", stored)
         return int(stored)
 
-    def ask(self, space: Space, sampler: Mapping[str, Any], seed: int) -> Asked | None:
+    def code(self, now: Mapping[str, str]) -> dict[str, str]:
+        """Return the code that the sweep was started with, hash by file; ``now`` at its first start."""
+        if "code" not in self._stored.user_attrs:
+            self._stored.set_user_attr("code", dict(now))
+        return dict(self._stored.user_attrs["code"])
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether every point of a finite space was taken, or no new one could be found."""
+        size = self.search.size
+        return self._found_nothing_new or (size is not None and len(self._seen) >= size)
+
+    def ask(self, seed: int) -> Asked | None:
         """Take the next point that nobody has tried: a trial of the study, RUNNING.
 
-        Returns None when a finite space is used up; no trial is made then.
+        Returns None when the space is used up; no trial is made then.
         """
-        trials = self.trials
-        seen = self._seen(space, trials)
-        if space.size is not None and len(seen) >= space.size:
+        if self.is_used_up:
             return None
-        index = self._next_point(trials)
-        self.study.sampler = sampler_for_point(sampler, space=space, seen=seen, study_seed=seed, index=index)
-        return self._take(space, index)
+        self._working.sampler = self.search.new_point(self._seen, seed, self._next_point)
+        return self._take(self._next_point)
 
-    def retry(self, space: Space, lost: FrozenTrial) -> Asked:
+    def retry(self, lost: FrozenTrial, seed: int) -> Asked | None:
         """Try the point of a lost trial again, as a new trial."""
-        self.study.sampler = PointSampler(space, lost.params)
-        return self._take(space, lost.user_attrs["point"], lost.number)
+        self._working.sampler = self.search.same_point(lost, self._seen, seed)
+        return self._take(lost.user_attrs["point"], lost.number)
 
-    def take(self, space: Space, point: Mapping[str, Any]) -> Asked | None:
+    def take(self, point: Mapping[str, Any], seed: int) -> Asked | None:
         """Take a point that the user named; None when it was taken before."""
-        trials = self.trials
-        if space.key(point) in self._seen(space, trials):
+        if self.search.key(point) in self._seen:
             return None
-        self.study.sampler = PointSampler(space, point)
-        return self._take(space, self._next_point(trials))
+        self._working.sampler = self.search.given_point(point, self._seen, seed, self._next_point)
+        return self._take(self._next_point)
 
-    def _take(self, space: Space, index: int, retry_of: int | None = None) -> Asked:
-        trial = self.study.ask(space.params)
-        self._running[trial.number] = trial
+    def _take(self, index: int, retry_of: int | None = None) -> Asked | None:
+        trial = self._working.ask()
+        try:
+            point = self.search.suggest(trial)
+        except UsedUp as error:
+            self._close_unasked(trial, str(error))
+            return None
+        trial.set_user_attr("point", index)
         if retry_of is not None:
-            self.note(trial.number, retry_of=retry_of)
-        self.note(trial.number, point=index)  # last: only with it is the trial fully asked
-        return Asked(trial.number, dict(trial.params), retry_of)
+            trial.set_user_attr("retry_of", retry_of)
+        frozen = self._working_trial(trial.number)
+        self._stored_ids[trial.number] = self._storage.create_new_trial(self._stored_id, frozen)
+        self._mirrored[trial.number] = dict(frozen.system_attrs)
+        self._mirror_study()
+        self._running[trial.number] = trial
+        self._seen.add(self.search.key(point))
+        self._count_point(frozen)
+        self.tally.running += 1
+        return Asked(trial.number, point, retry_of)
 
-    @staticmethod
-    def _seen(space: Space, trials: list[FrozenTrial]) -> set[str]:
-        return {space.key(trial.params) for trial in trials if trial.params and outcome(trial) != UNASKED}
-
-    @staticmethod
-    def _next_point(trials: list[FrozenTrial]) -> int:
-        return 1 + max((trial.user_attrs["point"] for trial in trials if "point" in trial.user_attrs), default=-1)
+    def _close_unasked(self, trial: Trial, reason: str) -> None:
+        """Close a trial that never got a point, in both copies, so that their numbers stay the same."""
+        trial.set_user_attr("outcome", UNASKED)
+        trial.set_user_attr("reason", reason)
+        self._working.tell(trial, state=TrialState.FAIL)
+        self._storage.create_new_trial(self._stored_id, self._working_trial(trial.number))
+        self._found_nothing_new = True
 
     def note(self, number: int, **attributes: Any) -> None:
         """Store attributes with a trial that has not ended."""
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
         for key, value in attributes.items():
-            self._storage.set_trial_user_attr(trial_id, key, value)
+            self._memory.set_trial_user_attr(self._in_memory(number), key, value)
+            self._storage.set_trial_user_attr(self._in_storage(number), key, value)
 
     def report(self, number: int, step: int, value: float) -> bool:
-        """Store an intermediate value; return True when the pruner wants the trial to stop."""
+        """Store an intermediate value; return True when the pruner wants the trial to stop.
+
+        Of a step that is reported twice the first value counts, as in Optuna. With several objectives nothing is
+        stored: Optuna prunes by one.
+        """
         trial = self._running[number]
+        if len(self.search.directions) > 1 or step in self._working_trial(number).intermediate_values:
+            return False
         trial.report(value, step)
+        self._storage.set_trial_intermediate_value(self._in_storage(number), step, value)
         return trial.should_prune()
+
+    def hear(self, number: int) -> None:
+        """Take over what a trial reported through the storage itself."""
+        for step, value in self._storage.get_trial(self._in_storage(number)).intermediate_values.items():
+            self._memory.set_trial_intermediate_value(self._in_memory(number), step, value)
+
+    def constraints_of(self, number: int) -> dict[str, float]:
+        """Return by how much a trial breaks each constraint that was decided for it."""
+        return self._working_trial(number).constraints
+
+    def constrain(self, number: int, violations: Mapping[str, float]) -> None:
+        """Store by how much a running trial breaks each constraint; 0 and less keeps it."""
+        if not violations:
+            return
+        trial = Trial(self._working, self._in_memory(number))
+        for name, violation in violations.items():
+            trial.set_constraint(name, violation)
+        self._mirror_trial(number)
 
     def finish(self, result: TrialResult, why: str | None = None) -> None:
         """Tell the study how a trial ended by itself."""
-        own = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}[result.state]
-        self.note(
-            result.number, **result.facts, outcome=why or own, **({"reason": result.reason} if result.reason else {})
-        )
-        self.study.tell(result.number, result.value, STATES[result.state])
-        self._running.pop(result.number, None)
+        reason = {"reason": result.reason} if result.reason else {}
+        self.note(result.number, **result.facts, **reason, outcome=why or OWN_OUTCOME[result.state])
+        self._close(result.number, STATES[result.state], result.values)
 
     def lose(self, number: int, why: str, reason: str, retries: int) -> bool:
         """Close a trial that did not end by itself as FAIL; return True when its point is to be tried again.
 
         A point that kills its lane more than ``retries`` times is an own failure from then on.
         """
-        trials = self.trials
-        if why == "lane_died" and self._lane_deaths(trials, number) >= retries:
+        if why == "lane_died" and self._lane_deaths(number) >= retries:
             why, reason = "failed", f"{reason}; given up after {retries} retries"
         self.note(number, outcome=why, reason=reason)
-        self.study.tell(number, state=TrialState.FAIL)
-        self._running.pop(number, None)
+        self._close(number, TrialState.FAIL, ())
         return why in LOST
 
-    @staticmethod
-    def _lane_deaths(trials: list[FrozenTrial], number: int) -> int:
+    def _lane_deaths(self, number: int) -> int:
+        trials = self.trials
         point = trials[number].user_attrs.get("point")
         return sum(outcome(trial) == "lane_died" and trial.user_attrs.get("point") == point for trial in trials)
 
     def left_running(self) -> list[FrozenTrial]:
         """Return the trials that are RUNNING in the study but not in this process: those of a dead parent."""
+        if self.tally.running == len(self._running):
+            return []
         return [trial for trial in self.trials if not trial.state.is_finished() and trial.number not in self._running]
 
     def to_retry(self) -> list[FrozenTrial]:
         """Return the last attempt of every point that was lost and not tried again since, in order of points."""
-        last = {trial.user_attrs["point"]: trial for trial in self.trials if "point" in trial.user_attrs}
-        return [last[point] for point in sorted(last) if outcome(last[point]) in LOST]
+        return [self._working_trial(self._lost[point]) for point in sorted(self._lost)]
+
+    def _close(self, number: int, state: TrialState, values: Sequence[float]) -> None:
+        self._working.tell(number, list(values) or None, state)
+        self._mirror_trial(number)
+        trial = self._working_trial(number)
+        self._storage.set_trial_state_values(self._in_storage(number), trial.state, trial.values)
+        self._running.pop(number, None)
+        self._mirrored.pop(number, None)
+        self._count_point(trial)
+        self.tally.end(trial)
+
+    def _working_trial(self, number: int) -> FrozenTrial:
+        return self._memory.get_trial(self._in_memory(number))
+
+    def _in_memory(self, number: int) -> int:
+        return self._memory.get_trial_id_from_study_id_trial_number(self._working_id, number)
+
+    def _in_storage(self, number: int) -> int:
+        if number not in self._stored_ids:
+            found = self._storage.get_trial_id_from_study_id_trial_number(self._stored_id, number)
+            self._stored_ids[number] = found
+        return self._stored_ids[number]
+
+    def _mirror_trial(self, number: int) -> None:
+        """Store what a sampler or a constraint has written into a trial since it was asked for."""
+        known = self._mirrored.setdefault(number, {})
+        for key, value in self._working_trial(number).system_attrs.items():
+            if known.get(key) != value:
+                self._storage.set_trial_system_attr(self._in_storage(number), key, value)
+                known[key] = value
+
+    def _mirror_study(self) -> None:
+        """Store what a sampler has written into the study, such as its population."""
+        known = self._mirrored[None]
+        for key, value in self._memory.get_study_system_attrs(self._working_id).items():
+            if known.get(key) != value:
+                self._storage.set_study_system_attr(self._stored_id, key, value)
+                known[key] = value

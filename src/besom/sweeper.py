@@ -8,40 +8,41 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
-from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from besom import settings as sweep_settings
-from besom.config import plain
+from besom.code_watch import CodeWatch
 from besom.engine import Engine, Job, WorkerDied
-from besom.errors import ConfigError, GeometryError, SweepStopped, UserError
+from besom.engines import refuse_what_no_engine_can, start_engine
+from besom.errors import UserError
+from besom.frozen import frozen_context
 from besom.interrupt import Interrupt
-from besom.launcher import compose_job, job_folder, result_of
+from besom.jobs import Infeasible, Jobs
+from besom.judge import reason_of
+from besom.launcher import job_folder, ran_in, result_of
 from besom.ledger import Ledger
 from besom.lock import parent_lock
 from besom.progress import Progress, choose_progress
+from besom.pruners import build_pruner
 from besom.reporting import TrialHandle
 from besom.results import TrialResult
 from besom.settings import SweepSettings
+from besom.stopping import Stopping
+from besom.storage import stored_settings
 from besom.study import Asked, SweepStudy
+from besom.targets import imported
 from besom.tracker import NoTracker
 
 TICK_SECONDS = 0.25
-
-Measure = Callable[[Mapping[str, Any]], Mapping[str, float]]
-"""Gives the numbers that constraints are about, from a trial's config, before it is trained."""
 
 
 def sweep(
@@ -59,72 +60,45 @@ def sweep(
         SweepStopped: more trials failed than ``max_failure_rate`` allows.
         KeyboardInterrupt: Ctrl-C; what ran is closed, the sweep can be resumed.
     """
-    settings = sweep_settings.read(raw, arguments)
-    comparable = sweep_settings.comparable(master, raw, arguments)
     folder = Path(os.path.abspath(str(master.hydra.sweep.dir)))
-    with parent_lock(folder / "parent.lock", settings.study_name):
+    settings = sweep_settings.read(
+        raw, arguments, app=master.hydra.job.name, folder=folder, loader=context.config_loader, master=master
+    )
+    comparable = sweep_settings.comparable(master, raw, arguments)
+    sweep_settings.check_search(settings)
+    refuse_what_no_engine_can(settings, master)
+    with _locked(settings, folder):
+        if (stored := stored_settings(settings.storage, settings.study_name)) is not None:
+            sweep_settings.refuse_changes(settings.study_name, stored, comparable)
         study = SweepStudy(
-            settings.storage or f"sqlite:///{folder / 'study.db'}",
+            settings.storage,
             settings.study_name,
-            settings.direction,
+            settings.search,
             comparable,
-            sweep_settings.build_pruner(settings.pruner),
+            build_pruner(settings.pruner),
         )
-        sweep_settings.refuse_changes(settings.study_name, study.settings, comparable)
-        tracker = instantiate(raw["tracker"]) if raw["tracker"] else NoTracker()
+        tracker = imported("hydra.sweeper.tracker._target_", raw["tracker"]["_target_"])() if raw["tracker"] else None
+        measure = imported("hydra.sweeper.measure", raw["measure"]) if raw["measure"] else None
+        frozen = frozen_context(context, folder) if settings.freeze else context
         Sweep(
             settings,
-            Trials(master, context, settings, get_method(raw["measure"]) if raw["measure"] else None),
-            Ledger(study, tracker, folder, settings.retries),
-            lambda: _start_engine(master, context, task),
+            Jobs(master, frozen, settings, measure, is_tracked=tracker is not None),
+            Ledger(study, tracker or NoTracker(), folder, settings),
+            CodeWatch(task),
+            lambda: start_engine(settings, master, frozen, task),
         ).run()
 
 
-def _start_engine(master: DictConfig, context: HydraContext, task: TaskFunction) -> Engine:
-    launcher = Plugins.instance().instantiate_launcher(context, task, master)
-    if not hasattr(launcher, "engine"):
-        choice = master.hydra.runtime.choices.get("hydra/launcher")
-        raise ConfigError(f"hydra/launcher={choice} runs only batches; expected hydra/launcher=besom_lanes")
-    engine: Engine = launcher.engine()
-    return engine
-
-
-class Infeasible(Exception):
-    """A point that is not to be trained: a constraint is broken, or a layer does not fit."""
-
-
-@dataclass(frozen=True)
-class Trials:
-    """Turns a point into a composed, checked config."""
-
-    master: DictConfig
-    context: HydraContext
-    settings: SweepSettings
-    measure: Measure | None
-
-    def compose(self, asked: Asked) -> DictConfig:
-        """Return the trial's config with its ``hydra`` node.
-
-        Raises:
-            UserError: the point cannot be composed.
-        """
-        overrides = [*self.settings.fixed, *self.settings.space.overrides(asked.point)]
-        try:
-            return compose_job(self.context, self.master, overrides, asked.number)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(f"{type(error).__name__}: {error}") from error
-
-    def check(self, config: Mapping[str, Any]) -> None:
-        """Raise `Infeasible` where a constraint is broken."""
-        if self.measure is None:
-            return
-        try:
-            numbers = self.measure(config)
-        except GeometryError as error:
-            raise Infeasible(str(error)) from error
-        for constraint in self.settings.constraints:
-            if broken := constraint.broken_by(numbers):
-                raise Infeasible(broken)
+@contextmanager
+def _locked(settings: SweepSettings, folder: Path) -> Iterator[None]:
+    """Hold the locks of the sweep's folder and, where the study is a file elsewhere, of that."""
+    with ExitStack() as locks:
+        locks.enter_context(parent_lock(folder / "parent.lock", settings.study_name))
+        database = settings.storage.removeprefix("sqlite:///")
+        if settings.freeze and database != settings.storage and Path(database).parent != folder:
+            lock = Path(f"{database}-{settings.study_name}.lock")
+            locks.enter_context(parent_lock(lock, settings.study_name))
+        yield
 
 
 @dataclass(frozen=True)
@@ -141,17 +115,25 @@ class Sweep:
     """One start of a sweep, from what is left to do until nothing is."""
 
     def __init__(
-        self, settings: SweepSettings, trials: Trials, ledger: Ledger, start_engine: Callable[[], Engine]
+        self,
+        settings: SweepSettings,
+        jobs: Jobs,
+        ledger: Ledger,
+        code: CodeWatch,
+        start_engine: Callable[[], Engine],
     ) -> None:
         self.settings = settings
-        self.trials = trials
+        self.jobs = jobs
         self.ledger = ledger
         self.study = ledger.study
         self.running: list[Running] = []
+        self._code = code
+        self._code_at_start = self.study.code(code.state())
         self._start_engine = start_engine
         self._seed = self.study.seed(settings.seed)
         self.study.aim_at(settings.total)
-        self._deadline = float("inf")
+        self._stopping = Stopping(settings, self.study)
+        self._started: dict[int, float] = {}  # number → when its worker took it up
 
     def run(self) -> None:
         """Open the books, run what is left, close the books."""
@@ -160,10 +142,10 @@ class Sweep:
             with Interrupt() as interrupt:
                 if self._has_work():
                     with closing(self._start_engine()) as engine:  # lanes warm up while the tracker opens
-                        self.ledger.open(plain(self.trials.master))
+                        self.ledger.open(self.jobs.content(self.jobs.master))
                         self._loop(engine, interrupt)
                 else:
-                    self.ledger.open(plain(self.trials.master))
+                    self.ledger.open(self.jobs.content(self.jobs.master))
             finished = True
         finally:
             self._close_running()
@@ -179,22 +161,31 @@ class Sweep:
                 self.ledger.lose(trial.asked.number, trial.run_id, "interrupted", "the sweep was interrupted")
 
     def _has_work(self) -> bool:
-        total = self.settings.total
-        return total is None or self.study.counts.counted < total or bool(self.study.left_running())
+        return self._why_no_more() is None or bool(self.study.left_running())
+
+    def _why_no_more(self) -> str | None:
+        """Return why no further trial is to be started, None while one is."""
+        if reason := self._stopping.reason():
+            return reason
+        if not self.study.is_used_up or self.study.to_retry():
+            return None
+        size = self.settings.search.size
+        return f"all {size} points of the search space were tried" if size else "no new point of the space is found"
 
     def _loop(self, engine: Engine, interrupt: Interrupt) -> None:
-        if self.settings.timeout is not None:
-            self._deadline = time.monotonic() + self.settings.timeout
         with choose_progress(self.study, self.settings.total) as progress:
             self._fill(engine, progress, interrupt)
             while self.running:
-                engine.wait(TICK_SECONDS)
+                with interrupt.at_once(engine.blocks):
+                    engine.wait(TICK_SECONDS)
                 interrupt.check()
+                self._stop_late(engine, progress)
                 for trial in [trial for trial in self.running if trial.future.done()]:
                     self.running.remove(trial)
-                    self._settle(trial, progress)
+                    self._settle(trial, engine, progress)
                 self._fill(engine, progress, interrupt)
                 progress.tick()
+            progress.said(self._why_no_more() or "nothing is left to do")
 
     def _fill(self, engine: Engine, progress: Progress, interrupt: Interrupt) -> None:
         """Start trials until every lane has one or there is none to start; many may end without a lane."""
@@ -204,65 +195,86 @@ class Sweep:
             interrupt.check()
 
     def _next(self) -> Asked | None:
-        counts, total = self.study.counts, self.settings.total
-        if time.monotonic() > self._deadline or (total is not None and counts.counted + counts.running >= total):
+        if self._stopping.reason() is not None:
             return None
         if lost := self.study.to_retry():
-            return self.study.retry(self.settings.space, lost[0])
+            return self.study.retry(lost[0], self._seed)
         for point in self.settings.enqueue:
-            if asked := self.study.take(self.settings.space, point):
+            if asked := self.study.take(point, self._seed):
                 return asked
-        return self.study.ask(self.settings.space, self.settings.sampler, self._seed)
+        return self.study.ask(self._seed)
 
     def _start(self, asked: Asked, engine: Engine, progress: Progress) -> None:
-        """Compose and check a trial, make its run, hand it to a lane; or end it here and now."""
+        """Compose and check a trial, make its run, hand it to a worker; or end it here and now."""
+        self._tell_changed_code(progress)
         run_id = None
         try:
-            config = self.trials.compose(asked)
-            content = plain(config)
+            job = self.jobs.compose(asked)
+            content = self.jobs.content(job.config)
             run_id = self.ledger.start(asked, content)
-            self.trials.check(content)
+            measures = self.jobs.measures(content)
+            self.study.constrain(asked.number, self.jobs.violations(measures))
+            self.jobs.refuse_infeasible(measures)
         except Infeasible as error:
             self._end(TrialResult(asked.number, "PRUNED", reason=str(error)), run_id, progress, why="infeasible")
         except UserError as error:
             self._end(TrialResult(asked.number, "FAIL", reason=str(error)), run_id, progress)
         else:
-            self._submit(asked, config, run_id, engine, progress)
+            self._submit(asked, replace(job, run_id=run_id), engine, progress)
 
-    def _submit(self, asked: Asked, config: DictConfig, run_id: str | None, engine: Engine, progress: Progress) -> None:
+    def _tell_changed_code(self, progress: Progress) -> None:
+        changed = self._code.changed_files(self._code_at_start)
+        if changed:
+            progress.said(
+                f"code changed since the sweep was started: {', '.join(changed)}; its trials are not of one program"
+            )
+            self._code_at_start = {**self._code_at_start, **self._code.state()}  # say it once
+
+    def _submit(self, asked: Asked, job: Job, engine: Engine, progress: Progress) -> None:
         def on_report(step: int, value: float) -> bool:
             progress.reported(asked.number, step, value)
             return self.study.report(asked.number, step, value)
 
-        folder = job_folder(config)
+        folder = job_folder(job.config)
         self.ledger.note_folder(asked.number, folder)
-        future = engine.submit(Job(asked.number, config, run_id), on_report)
-        self.running.append(Running(asked, folder, run_id, future))
+        self.running.append(Running(asked, folder, job.run_id, engine.submit(job, on_report)))
         progress.started(asked)
 
-    def _settle(self, trial: Running, progress: Progress) -> None:
-        """Write down how a trial ended; ``result.json`` counts, whatever became of its lane."""
+    def _stop_late(self, engine: Engine, progress: Progress) -> None:
+        """Stop trials that run for longer than ``trial_timeout``; waiting for a worker does not count."""
+        limit, now = self.settings.trial_timeout, time.monotonic()
+        if limit is None:
+            return
+        for trial in [trial for trial in self.running if trial.future.running()]:
+            number = trial.asked.number
+            if now - self._started.setdefault(number, now) > limit:
+                self.running.remove(trial)
+                engine.cancel([trial.future])
+                late = TrialResult(number, "FAIL", reason=f"longer than hydra.sweeper.trial_timeout={limit:g} seconds")
+                self._end(TrialResult.read(trial.folder) or late, trial.run_id, progress)
+
+    def _settle(self, trial: Running, engine: Engine, progress: Progress) -> None:
+        """Write down how a trial ended; ``result.json`` counts, whatever became of its worker."""
         number = trial.asked.number
+        if engine.blocks and self.settings.pruner:  # without one, samplers have no use for reports
+            self.study.hear(number)
         result = TrialResult.read(trial.folder)
         error = trial.future.exception()
+        if result is None and error is None:  # the launcher may have its own idea of hydra.job.id, and so of the folder
+            result = TrialResult.read(ran_in(trial.future.result()) or trial.folder)
         if result is not None:
             self._end(result, trial.run_id, progress)
         elif isinstance(error, WorkerDied):
             again = self.ledger.lose(number, trial.run_id, "lane_died", str(error))
             progress.lost(number, f"{error}; " + ("its point is tried again" if again else "given up"))
         elif error is not None:
-            reason = str(error).strip().splitlines()[-1]
-            self._end(TrialResult(number, "FAIL", reason=reason), trial.run_id, progress)
+            self._end(TrialResult(number, "FAIL", reason=reason_of(error)), trial.run_id, progress)
         else:
             handle = TrialHandle(number, trial.run_id, lambda step, value: False)
-            self._end(result_of(trial.future.result(), handle), trial.run_id, progress)
+            n_objectives = len(self.settings.search.directions)
+            self._end(result_of(trial.future.result(), handle, n_objectives), trial.run_id, progress)
 
     def _end(self, result: TrialResult, run_id: str | None, progress: Progress, why: str | None = None) -> None:
         self.ledger.finish(result, run_id, why)
         progress.ended(result)
-        counts = self.study.counts
-        if counts.failure_rate > self.settings.max_failure_rate:
-            raise SweepStopped(
-                f"{counts.failed} of {counts.counted} trials failed, more than hydra.sweeper.max_failure_rate="
-                f"{self.settings.max_failure_rate} allows; the last: {result.reason}"
-            )
+        self._stopping.check_failures(result)

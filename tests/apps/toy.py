@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -28,9 +30,11 @@ ConfigStore.instance().store(
         "seconds": 0.0,
         "misdeed": None,  # what to do where x == 3
         "flag": None,  # a file: do the misdeed only while it exists
+        "returns": "one",  # or "two" objectives, or a "mapping" with facts
         "hydra": {"sweep": {"dir": "sweep"}, "sweeper": {"direction": "maximize"}},
     },
 )
+ConfigStore.instance().store(group="extra", name="good", node={"a": 1})
 
 
 def misbehave(misdeed: str) -> object:
@@ -43,6 +47,11 @@ def misbehave(misdeed: str) -> object:
         os.kill(os.getpid(), signal.SIGKILL)
     if misdeed == "sleep":
         time.sleep(600)
+    if misdeed == "memory":
+        resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))  # 2 GB, where the machine itself would give more
+        bytearray(2**32)
+    if misdeed == "unpicklable":
+        return threading.Lock()
     return {"nan": float("nan"), "inf": float("inf"), "none": None, "text": "three"}[misdeed]
 
 
@@ -55,7 +64,11 @@ def app(config: DictConfig) -> object:
     time.sleep(config.seconds)
     if config.x == 3 and config.misdeed and (config.flag is None or Path(config.flag).exists()):
         return misbehave(config.misdeed)
-    return config.x * 10 + config.y
+    value = config.x * 10 + config.y
+    besom.tell(size=config.x * 100)
+    return {"one": value, "two": [config.x, -config.y], "mapping": {"objective": value, "cost": config.y}}[
+        config.returns
+    ]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
@@ -39,7 +42,28 @@ class BesomSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from besom.sweeper import sweep
 
-        return sweep(self.settings, self.config, self.hydra_context, self.task_function, arguments)
+        with _errors_as_exit_codes():
+            return sweep(self.settings, self.config, self.hydra_context, self.task_function, arguments)
+
+
+@contextmanager
+def _errors_as_exit_codes() -> Iterator[None]:
+    """Show people of other apps besom's errors as one line and an exit code; besom's own command does so itself."""
+    if "besom.hydra_main" in sys.modules:
+        yield
+        return
+    from besom.errors import BesomError
+
+    try:
+        yield
+    except BesomError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        sys.stderr.write(f"besom: {' '.join(str(error).split())}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("besom: interrupted; the same command goes on from here\n")
+        sys.exit(130)
 
 
 class BesomLanes(Launcher):
@@ -54,12 +78,12 @@ class BesomLanes(Launcher):
         self.task_function = task_function
         self.config = config
 
-    def engine(self) -> LanesLauncher:
+    def engine(self, n_objectives: int = 1) -> LanesLauncher:
         """Return the warm lanes, started when first asked for."""
         if self._lanes is None:
             from besom.launcher import LanesLauncher
 
-            self._lanes = LanesLauncher(self.settings, self.hydra_context, self.task_function)
+            self._lanes = LanesLauncher(self.settings, self.hydra_context, self.task_function, n_objectives)
         return self._lanes
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

@@ -1,0 +1,282 @@
+"""Parameters that a user's function suggests trial by trial: ``hydra.sweeper.custom_search_space``.
+
+What the function asks for is known only once it has run, but a point that was tried before must not
+become a trial. So the function is rehearsed first, on an object with a trial's methods, as often as it
+takes to find a new point; the trial then replays the values. The function therefore runs several times
+for a trial and must depend on its arguments only.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import optuna
+from omegaconf import DictConfig
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    check_distribution_compatibility,
+)
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import BaseTrial, FrozenTrial, Trial
+
+from besom import axis
+from besom.distinct import DistinctSampler, asked
+from besom.errors import BesomError, ConfigError, one_line
+from besom.grammar import override_text
+from besom.space import Point, Space
+from besom.targets import imported
+
+KEY = "hydra.sweeper.custom_search_space"
+
+REHEARSALS = 100
+
+
+class UsedUp(BesomError):
+    """No new point was found in so many rehearsals; the search ends as if every point was taken."""
+
+
+def custom_values(space: Space, params: Mapping[str, Any]) -> Point:
+    """Return the parameters of a trial that its function suggested."""
+    return {name: value for name, value in params.items() if name not in space.params}
+
+
+def overrides(values: Mapping[str, Any]) -> list[str]:
+    """Return suggested values as Hydra's overrides."""
+    return [f"{name}={override_text(value)}" for name, value in values.items()]
+
+
+def key_of(space: Space, params: Mapping[str, Any]) -> str:
+    """Return the identity of a trial's point: `Space.key`, and what was suggested beside it."""
+    return " ".join([space.key(params), *sorted(overrides(custom_values(space, params)))])
+
+
+@dataclass(frozen=True)
+class CustomSpace:
+    """A user's function that suggests parameters.
+
+    Args:
+        name: the function's dotted name.
+        function: (config, trial) → nothing; calls ``trial.suggest_*``.
+        config: of the app, as it is before the trial's overrides.
+        fixed: keys of the overrides that every trial gets, without a leading ``+``.
+    """
+
+    name: str
+    function: Callable[[DictConfig, Trial], object]
+    config: DictConfig
+    fixed: frozenset[str] = frozenset()
+
+    def wrap(self, sampler: BaseSampler) -> RehearsingSampler:
+        """Return a sampler for one point that is as new as the given one's, what is suggested included.
+
+        Raises:
+            ConfigError: for a sampler that goes through the points of a finite space.
+        """
+        if not isinstance(sampler, DistinctSampler):
+            raise ConfigError(
+                f"{KEY}={self.name} suggests parameters that {type(sampler).__name__} cannot go through; "
+                "expected another sampler than grid or bruteforce"
+            )
+        return RehearsingSampler(sampler, self)
+
+    def check(self, space: Space) -> None:
+        """Run the function once on made-up values.
+
+        Raises:
+            ConfigError: it fails, or suggests a parameter that has a value already.
+        """
+        inner = DistinctSampler(RandomSampler(seed=0), space, (), np.random.default_rng(0))
+        trial = optuna.create_study(sampler=self.wrap(inner)).ask()
+        space.suggest(trial)
+        self.extend(trial, space)
+
+    def extend(self, trial: Trial, space: Space) -> Point:
+        """Run the function on a trial that has its point of the space; return what was suggested."""
+        self.run(trial)
+        return custom_values(space, trial.params)
+
+    def run(self, trial: BaseTrial) -> None:
+        try:
+            self.function(self.config, cast(Trial, trial))
+        except BesomError:
+            raise
+        except Exception as error:  # the user's own function runs here
+            raise ConfigError(f"{KEY}={self.name} failed: {type(error).__name__}: {one_line(error)}") from error
+
+    def refuse_overlap(self, space: Space, name: str) -> None:
+        bare = name.lstrip("+")
+        if bare in {known.lstrip("+") for known in space.params}:
+            raise ConfigError(
+                f"Overlapping parameters: {KEY}={self.name} suggests {name}, which is in the search space"
+            )
+        if bare in self.fixed:
+            raise ConfigError(f"Overlapping parameters: {KEY}={self.name} suggests {name}, which has a fixed value")
+
+
+def load(name: str, config: DictConfig, fixed: Iterable[str] = ()) -> CustomSpace:
+    """Return the function that ``hydra.sweeper.custom_search_space`` names.
+
+    Args:
+        name: ``package.function``.
+        config: of the app.
+        fixed: the overrides that every trial gets, as text.
+
+    Raises:
+        ConfigError: the name cannot be imported.
+    """
+    keys = (text.partition("=")[0].lstrip("+") for text in fixed)
+    return CustomSpace(name, imported(KEY, name), config, frozenset(keys))
+
+
+class RehearsingSampler(DistinctSampler):
+    """A `DistinctSampler` that also knows what the user's function is going to suggest.
+
+    Args:
+        sampler: proposes points of the space.
+        custom: the function.
+    """
+
+    def __init__(self, sampler: DistinctSampler, custom: CustomSpace) -> None:
+        super().__init__(
+            sampler.inner, sampler.space, sampler.seen, sampler.rng, sampler.index, sampler.history, sampler.redraws
+        )
+        self.trials_are_alike = False
+        self.custom = custom
+        self.rehearsed: Point = {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        study = self.shown(study)
+        stranger = self.stranger()
+        for rehearsal in range(REHEARSALS):
+            inner = self.inner if rehearsal <= self.redraws else stranger
+            relative = self.relative(inner, study, trial)
+            point = self.filled(relative, inner, study, trial)
+            self.rehearsed = self._rehearse(point, relative, inner, study, trial)
+            if key_of(self.space, {**point, **self.rehearsed}) not in self.seen:
+                if inner is stranger:
+                    self.disown(study, trial)
+                return point
+        raise UsedUp(f"{KEY}={self.custom.name} gave no new point in {REHEARSALS} tries; the search space is used up")
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return the rehearsed value; the inner sampler's where the function now asks for something else."""
+        if param_name in self.rehearsed and axis.snap(param_distribution, self.rehearsed[param_name]):
+            return self.rehearsed[param_name]
+        return self.inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def _rehearse(
+        self, point: Point, relative: Mapping[str, Any], inner: BaseSampler, study: Study, trial: FrozenTrial
+    ) -> Point:
+        def suggest(partial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
+            self.custom.refuse_overlap(self.space, name)
+            if name in relative and (snapped := axis.snap(distribution, relative[name])):
+                return snapped[0]
+            value = asked(inner, study, partial, name, distribution)
+            snapped = axis.snap(distribution, value)
+            return snapped[0] if snapped else value
+
+        rehearsal = Rehearsal(trial, point, suggest)
+        self.custom.run(rehearsal)
+        return custom_values(self.space, rehearsal.params)
+
+
+class Rehearsal(BaseTrial):
+    """Has a trial's methods and leaves no trace in a study.
+
+    Args:
+        trial: the one that is rehearsed.
+        point: what it has already.
+        suggest: (trial so far, name, distribution) → value.
+    """
+
+    def __init__(
+        self, trial: FrozenTrial, point: Point, suggest: Callable[[FrozenTrial, str, BaseDistribution], Any]
+    ) -> None:
+        self._trial = copy.copy(trial)
+        self._trial.params = dict(point)
+        self._trial.user_attrs = dict(trial.user_attrs)
+        self._distributions: dict[str, BaseDistribution] = {}
+        self._ask = suggest
+
+    @property
+    def number(self) -> int:
+        return self._trial.number
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(self._trial.params)
+
+    @property
+    def relative_params(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        return {**self._trial.distributions, **self._distributions}
+
+    @property
+    def user_attrs(self) -> dict[str, Any]:
+        return dict(self._trial.user_attrs)
+
+    @property
+    def datetime_start(self) -> datetime.datetime | None:
+        return self._trial.datetime_start
+
+    @property
+    def constraints(self) -> dict[str, float]:
+        return dict(self._trial.constraints)
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        self._trial.user_attrs[key] = value
+
+    def set_constraint(self, key: str, value: float) -> None:
+        """Do nothing; the trial that replays this keeps it."""
+
+    def report(self, value: float, step: int) -> None:
+        """Do nothing; the trial that replays this keeps it."""
+
+    def should_prune(self) -> bool:
+        return False
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return float(self._suggest(name, FloatDistribution(low, high, log=log, step=step)))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return int(self._suggest(name, IntDistribution(low, high, log=log, step=step)))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._suggest(name, CategoricalDistribution(choices))
+
+    def suggest_uniform(self, name: str, low: float, high: float) -> float:
+        return self.suggest_float(name, low, high)
+
+    def suggest_loguniform(self, name: str, low: float, high: float) -> float:
+        return self.suggest_float(name, low, high, log=True)
+
+    def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
+        return self.suggest_float(name, low, high, step=q)
+
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        """Return a value, the same for a name that was asked for before; Optuna's sweeper users call this one too."""
+        if name in self._distributions:
+            check_distribution_compatibility(self._distributions[name], distribution)
+        else:
+            value = self._ask(self._trial, name, distribution)
+            self._distributions[name] = distribution
+            self._trial.params = {**self._trial.params, name: value}
+        return self._trial.params[name]

@@ -1,0 +1,68 @@
+"""Where studies are kept: Optuna's storage, opened, read and deleted by URL.
+
+Knows nothing of what a sweep writes into its study.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import optuna
+from sqlalchemy import event
+from sqlalchemy.engine import Engine as SqlEngine
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # what a sweep does is told by `besom.progress`
+
+
+def open_storage(url: str) -> optuna.storages.RDBStorage:
+    """Open Optuna's storage; a SQLite file is put into write-ahead mode, so that readers never wait."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    storage = optuna.storages.RDBStorage(url)
+    if url.startswith("sqlite"):
+        _write_ahead(storage.engine)
+    return storage
+
+
+def _write_ahead(engine: SqlEngine) -> None:
+    @event.listens_for(engine, "connect")
+    def _set(connection: Any, record: object) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")  # a told trial stays told through a power cut
+
+    engine.dispose()
+
+
+def has_storage(url: str) -> bool:
+    """Return whether there is a storage to read: opening a SQLite file that is not there would make it."""
+    return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file()
+
+
+def study_names(url: str) -> list[str]:
+    """Return the names of the studies in a storage that exists."""
+    return sorted(study.study_name for study in open_storage(url).get_all_studies())
+
+
+def load_study(url: str, name: str) -> optuna.Study:
+    """Return an existing study for reading."""
+    return optuna.load_study(study_name=name, storage=open_storage(url))
+
+
+def directions_of(study: optuna.Study) -> list[str]:
+    """Return ``maximize`` or ``minimize`` for each objective of a study."""
+    return [direction.name.lower() for direction in study.directions]
+
+
+def delete_study(url: str, name: str) -> None:
+    """Delete a study if it is there."""
+    if name in study_names(url):
+        optuna.delete_study(study_name=name, storage=open_storage(url))
+
+
+def stored_settings(url: str, name: str) -> dict[str, Any] | None:
+    """Return what a sweep was started with, by dotted key; None where it does not exist."""
+    if not has_storage(url) or name not in study_names(url):
+        return None
+    settings: dict[str, Any] | None = load_study(url, name).user_attrs.get("settings")
+    return settings
