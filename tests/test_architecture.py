@@ -21,9 +21,10 @@ ROOMS = {
         training trial
     """,
     "sweep": """
-        axis batches constraints custom_space distinct engine engines exhaustive grammar hydra_conf interrupt jobs
-        lanes launcher ledger objects optimization_results progress pruners recent rows samplers search settings
-        space stopping storage storage_reporter study sweeper tally
+        axis batches conditions constraints custom_space declaration distinct engine engines exhaustive grammar
+        hydra_conf interrupt jobs lanes launcher ledger numbering objects optimization_results progress pruners
+        ranges recent rehearsal rows samplers search settings space stopping storage storage_reporter study
+        sweeper tally
     """,
     "door": """
         __init__ __main__ catalog cli commands delete dry_run hydra_main launch predictions reproduce store ui

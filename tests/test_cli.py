@@ -288,7 +288,10 @@ WRONG = {
     "a sweep over threads": (["sweep", "quick", "train.threads=1,2"], "train.threads cannot be swept"),
     "an unknown measure": (["sweep", "quick", "hydra.sweeper.constraints=['n_parms < 5']"], "did you mean 'n_params'?"),
     "a negative seed": (["sweep", "quick", "--seed", "-1"], "seed=-1 is negative; expected a number from 0"),
-    "an unknown sampler": (["sweep", "quick", "--sampler", "foo"], "expected one of grid, random, tpe"),
+    "an unknown sampler": (
+        ["sweep", "quick", "--sampler", "foo"],
+        "expected one of bruteforce, cmaes, gp, grid, motpe, nsgaii, nsgaiii, qmc, random, tpe",
+    ),
     "a wrong pruner": (
         ["sweep", "quick", "hydra.sweeper.pruner={_target_: foo.Bar}"],
         "hydra.sweeper.pruner.* cannot be",

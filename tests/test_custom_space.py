@@ -54,7 +54,12 @@ def every_kind(config: DictConfig, trial: Trial) -> None:
     assert trial.suggest_int("n", 2, 8, step=2) == trial.params["n"]
     assert set(trial.distributions) >= {"step", "log", "n", "word", "own"}
     assert trial.user_attrs["number"] == trial.number
+    assert trial.datetime_start is not None
+    assert set(trial.relative_params) <= set(trial.params)
+    trial.report(1.0, 0)
     assert not trial.should_prune()
+    trial.set_constraint("small", -1.0)
+    assert set(trial.constraints) <= {"small"}
 
 
 def coin(config: DictConfig, trial: Trial) -> None:
@@ -163,6 +168,7 @@ def test_every_kind_of_suggestion_is_rehearsed_and_replayed() -> None:
         assert point["word"] in {"a,b", None, True, 1.5}
         assert 1 <= point["own"] <= 9
     assert [trial.user_attrs["number"] for trial in sweep.study.trials] == list(range(8))
+    assert all(trial.constraints == {"small": -1.0} for trial in sweep.study.trials)
 
 
 @pytest.mark.filterwarnings("ignore:suggest_.*uniform has been deprecated:FutureWarning")

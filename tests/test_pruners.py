@@ -89,8 +89,13 @@ class AtNight(BasePruner):
         return True
 
 
-def test_a_users_own_pruner_is_built() -> None:
-    pruner = build_pruner({"_target_": f"{__name__}.AtNight", "hour": 3})
+def at_night(**arguments: Any) -> AtNight:
+    return AtNight(**arguments)
+
+
+@pytest.mark.parametrize("target", ["AtNight", "at_night"])
+def test_a_users_own_pruner_is_built(target: str) -> None:
+    pruner = build_pruner({"_target_": f"{__name__}.{target}", "hour": 3})
     assert isinstance(pruner, AtNight)
     assert pruner.hour == 3
 

@@ -21,6 +21,12 @@ from besom.space import Space, parse
 
 PARSER = OverridesParser.create()
 
+pytestmark = [
+    # where the official plugin is installed too, Hydra 1.4 says that both have a config of this name
+    pytest.mark.filterwarnings("ignore:ConfigStore config .* is already registered"),
+    pytest.mark.filterwarnings("ignore:The version_base parameter is deprecated"),  # but Hydra 1.3 wants it
+]
+
 
 def space_of(**params: Any) -> Space:
     return parse(params)[0]
@@ -121,7 +127,7 @@ def test_categories_that_optuna_would_confuse_are_kept_as_override_text(text: st
         ("range(1.5,0.5,0.1)", "the range is empty"),
         ("range(1,3,0)", "the step is 0"),
         ("range(0,1,1e-9)", r"more than 1000000 steps, use interval\(0,1\)"),
-        ("range(0.1234567890123457,1.9,0.1)", "too many digits"),
+        ("range(0.1234567890123457,1900,0.1)", "too many digits"),
         ("tag(log,range(1,9,2))", "step is 1 when `log` argument is True"),
         ("tag(log,range(0.1,0.9,0.1))", "a range of floats cannot be log"),
         ("interval(1,0)", r"`low <= high` must hold, but got \(low=1.0, high=0.0\)"),
@@ -185,18 +191,6 @@ def test_a_key_is_kept_as_it_is_written(key: str) -> None:
     assert space.overrides({key: "q"}) == [f"{key}=q"]
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["range(0,1,0.1)", "range(0,0.4,0.1)", "range(0,0.8,0.1)", "range(0.1,0.5,0.1)", "range(0,2.1,0.7)",
-     "range(0.7,0,-0.1)", "range(1e-3,5e-3,1e-3)", "range(-1,1,0.3)", "range(0,7)", "range(9,-3,-4)"],
-)  # fmt: skip
-def test_a_range_has_hydras_own_points(text: str) -> None:
-    space = space_of(x=text)
-    expected = sorted(PARSER.parse_override(f"x={text}").sweep_iterator())
-    assert [point["x"] for point in space.points()] == pytest.approx(expected, abs=1e-12)
-    assert all(space.params["x"]._contains(space.params["x"].to_internal_repr(p["x"])) for p in space.points())
-
-
 def test_float_steps_are_written_in_decimal() -> None:
     space = space_of(x="range(0,0.4,0.1)")
     assert [space.overrides(point) for point in space.points()][3] == ["x=0.3"]
@@ -219,12 +213,6 @@ SCALARS = st.one_of(
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3), max_leaves=5)
 
 
-@settings(max_examples=300, deadline=None)
-@given(value=VALUES)
-def test_any_value_comes_back_from_its_override_as_it_was(value: Any) -> None:
-    assert same(PARSER.parse_override(f"x={override_text(value)}").value(), value)
-
-
 @settings(max_examples=100, deadline=None)
 @given(values=st.lists(VALUES, min_size=2, max_size=5))
 def test_every_category_comes_back_from_its_override_as_it_was(values: list[Any]) -> None:
@@ -236,11 +224,6 @@ def test_every_category_comes_back_from_its_override_as_it_was(values: list[Any]
         assert same(read_back(space, space.encode({"x": value}))[0], value)
 
 
-@pytest.mark.parametrize("value", [{"a": 1}, {"a b": [1, "2"], "c": {"d": None}}, {1: "x", "k=v": "y", "p:q": ""}])
-def test_a_dict_comes_back_from_its_override_as_it_was(value: dict[Any, Any]) -> None:
-    assert same(PARSER.parse_override(f"x={override_text(value)}").value(), value)
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [("relu", "relu"), ("leaky_relu", "leaky_relu"), ("NULL", "'NULL'"), ("a.b", "'a.b'"), (np.int64(3), "3"),
@@ -248,11 +231,6 @@ def test_a_dict_comes_back_from_its_override_as_it_was(value: dict[Any, Any]) ->
 )  # fmt: skip
 def test_text_is_quoted_only_where_it_must_be(value: Any, text: str) -> None:
     assert override_text(value) == text
-
-
-def test_a_value_that_no_override_can_hold_is_refused() -> None:
-    with pytest.raises(SpaceError, match=r"is a set; expected null, a bool"):
-        override_text({1, 2})
 
 
 def test_hydra_composes_what_a_space_writes(tmp_path: Path) -> None:
@@ -268,18 +246,6 @@ def test_hydra_composes_what_a_space_writes(tmp_path: Path) -> None:
     assert config == {
         "model": {"name": "mlp-2"}, "conv": [{"filters": 3}], "text": "a=b", "shape": [4], "new": 2,
     }  # fmt: skip
-
-
-def test_glob_takes_the_options_of_a_group(tmp_path: Path) -> None:
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra._internal.utils import create_config_search_path
-
-    (tmp_path / "network").mkdir()
-    for name in ("cnn", "mlp", "old"):
-        (tmp_path / "network" / f"{name}.yaml").write_text("a: 1\n")
-    loader = ConfigLoaderImpl(create_config_search_path(str(tmp_path)))
-    space, _ = parse({"network": "glob(*,exclude=old)"}, loader=loader)
-    assert space.params == {"network": CategoricalDistribution(["cnn", "mlp"])}
 
 
 # Points

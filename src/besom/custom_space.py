@@ -8,22 +8,14 @@ for a trial and must depend on its arguments only.
 
 from __future__ import annotations
 
-import copy
-import datetime
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import optuna
 from omegaconf import DictConfig
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    check_distribution_compatibility,
-)
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import BaseTrial, FrozenTrial, Trial
@@ -32,6 +24,7 @@ from besom import axis
 from besom.distinct import DistinctSampler, asked
 from besom.errors import BesomError, ConfigError, one_line
 from besom.grammar import override_text
+from besom.rehearsal import Rehearsal
 from besom.space import Point, Space
 from besom.targets import imported
 
@@ -191,92 +184,3 @@ class RehearsingSampler(DistinctSampler):
         rehearsal = Rehearsal(trial, point, suggest)
         self.custom.run(rehearsal)
         return custom_values(self.space, rehearsal.params)
-
-
-class Rehearsal(BaseTrial):
-    """Has a trial's methods and leaves no trace in a study.
-
-    Args:
-        trial: the one that is rehearsed.
-        point: what it has already.
-        suggest: (trial so far, name, distribution) → value.
-    """
-
-    def __init__(
-        self, trial: FrozenTrial, point: Point, suggest: Callable[[FrozenTrial, str, BaseDistribution], Any]
-    ) -> None:
-        self._trial = copy.copy(trial)
-        self._trial.params = dict(point)
-        self._trial.user_attrs = dict(trial.user_attrs)
-        self._distributions: dict[str, BaseDistribution] = {}
-        self._ask = suggest
-
-    @property
-    def number(self) -> int:
-        return self._trial.number
-
-    @property
-    def params(self) -> dict[str, Any]:
-        return dict(self._trial.params)
-
-    @property
-    def relative_params(self) -> dict[str, Any]:
-        return {}
-
-    @property
-    def distributions(self) -> dict[str, BaseDistribution]:
-        return {**self._trial.distributions, **self._distributions}
-
-    @property
-    def user_attrs(self) -> dict[str, Any]:
-        return dict(self._trial.user_attrs)
-
-    @property
-    def datetime_start(self) -> datetime.datetime | None:
-        return self._trial.datetime_start
-
-    @property
-    def constraints(self) -> dict[str, float]:
-        return dict(self._trial.constraints)
-
-    def set_user_attr(self, key: str, value: Any) -> None:
-        self._trial.user_attrs[key] = value
-
-    def set_constraint(self, key: str, value: float) -> None:
-        """Do nothing; the trial that replays this keeps it."""
-
-    def report(self, value: float, step: int) -> None:
-        """Do nothing; the trial that replays this keeps it."""
-
-    def should_prune(self) -> bool:
-        return False
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        return float(self._suggest(name, FloatDistribution(low, high, log=log, step=step)))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return int(self._suggest(name, IntDistribution(low, high, log=log, step=step)))
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._suggest(name, CategoricalDistribution(choices))
-
-    def suggest_uniform(self, name: str, low: float, high: float) -> float:
-        return self.suggest_float(name, low, high)
-
-    def suggest_loguniform(self, name: str, low: float, high: float) -> float:
-        return self.suggest_float(name, low, high, log=True)
-
-    def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
-        return self.suggest_float(name, low, high, step=q)
-
-    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        """Return a value, the same for a name that was asked for before; Optuna's sweeper users call this one too."""
-        if name in self._distributions:
-            check_distribution_compatibility(self._distributions[name], distribution)
-        else:
-            value = self._ask(self._trial, name, distribution)
-            self._distributions[name] = distribution
-            self._trial.params = {**self._trial.params, name: value}
-        return self._trial.params[name]

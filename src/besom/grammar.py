@@ -24,6 +24,7 @@ from hydra.core.override_parser.types import (
     Sweep,
 )
 from hydra.errors import HydraException
+from omegaconf import MISSING
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from besom import ranges
@@ -34,12 +35,15 @@ PLAIN_WORD = re.compile(r"(?!(?:null|true|false|inf|nan)$)[a-z_][a-z0-9_-]*", re
 SPECIAL = re.compile(r"[\\()\[\]{}:=, \t]")
 EXPECTED = (
     "expected choice(a,b), or a,b (which also takes null), range(start,stop,step), interval(low,high), "
-    "int(interval(low,high)), tag(log,interval(low,high)), or one plain value"
+    "int(interval(low,high)), tag(log,interval(low,high)), or one plain value, in quotes where "
+    "it is no plain word"
 )
 
 
 def override_text(value: Any) -> str:
     """Return a value as Hydra's override grammar spells it, quoted where it would else change meaning or type.
+
+    Text with ``${`` stays an interpolation, as everywhere in Hydra; ``\\${`` is the plain text.
 
     Raises:
         SpaceError: for anything but None, bool, int, float, str, and lists and dicts of them.
@@ -47,6 +51,8 @@ def override_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{_key_text(key)}:{override_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str):
+        if value == MISSING:
+            raise SpaceError(f"the text '{MISSING}' means a missing value to Hydra; expected another text")
         return value if PLAIN_WORD.fullmatch(value) else QuotedString(value, Quote.single).with_quotes()
     if isinstance(value, Sequence):
         return "[" + ",".join(override_text(item) for item in value) + "]"
@@ -73,7 +79,7 @@ def _key_text(key: Any) -> str:
         found = list(value_of(f"{{{text}:0}}"))
     except SpaceError:
         found = []
-    if len(found) != 1 or found[0] != key or type(found[0]) is not type(key):
+    if key is None or len(found) != 1 or found[0] != key or type(found[0]) is not type(key):
         raise SpaceError(f"Hydra's overrides cannot spell {key!r} as a key of a dict; expected another key")
     return text
 

@@ -86,6 +86,9 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "motpe": {"_target_": "besom.samplers.motpe", "seed": None},
 }
 
+OFFICIAL = ("tpe", "random", "grid", "cmaes", "nsgaii", "nsgaiii", "gp", "qmc", "motpe")
+"""Those that the official sweeper registers in the same group, where it is installed."""
+
 _MEDIAN: dict[str, Any] = {
     "_target_": "optuna.pruners.MedianPruner",
     "n_startup_trials": 5,

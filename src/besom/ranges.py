@@ -107,9 +107,7 @@ def _cut(values: Sequence[float], is_log: bool) -> BaseDistribution:
 
 def _categories(values: Sequence[float]) -> CategoricalDistribution:
     if len(values) > MOST_CHOICES:
-        raise ValueError(
-            f"{len(values)} values that are not in even steps: the numbers have too many digits, round them"
-        )
+        raise ValueError(f"{len(values)} values whose steps are not even: too many digits, round the numbers")
     return CategoricalDistribution(values)
 
 

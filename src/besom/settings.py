@@ -236,7 +236,7 @@ def _checked_point(space: Space, index: int, point: Mapping[str, Any]) -> dict[s
         encoded = space.encode(point)
     except SpaceError as error:
         raise SpaceError(f"hydra.sweeper.enqueue[{index}]: {error}") from error
-    if missing := [key for key in space.params if key not in encoded]:
+    if missing := [key for key in space.params if key not in encoded and space.is_active(key, encoded)]:
         raise SpaceError(
             f"hydra.sweeper.enqueue[{index}] has no {missing[0]}; expected a value for every key of params"
         )

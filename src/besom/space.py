@@ -151,9 +151,8 @@ class Space:
         point = self.snapped(encoded)
         for name in encoded:
             if name not in point:
-                raise SpaceError(
-                    f"{name} does not exist there: it needs {self._needed(name)}; expected no value for it"
-                )
+                needs = self._needed(name)
+                raise SpaceError(f"{name} does not exist there, it needs {needs}; expected no value for it")
         return point
 
     def decode(self, point: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
@@ -19,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from besom.hydra_conf import BesomLanesConf, BesomSweeperConf
-from besom.options import PRUNERS, SAMPLERS
+from besom.options import OFFICIAL, PRUNERS, SAMPLERS
 
 if TYPE_CHECKING:
     from besom.launcher import LanesLauncher
@@ -95,8 +96,10 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(group="hydra/sweeper", name="besom", node=BesomSweeperConf, provider="besom")
     store.store(group="hydra/launcher", name="besom_lanes", node=BesomLanesConf, provider="besom")
+    both = find_spec("hydra_plugins.hydra_optuna_sweeper") is not None
     for name, node in SAMPLERS.items():
-        store.store(group="hydra/sweeper/sampler", name=name, node=node, provider="besom")
+        if not (both and name in OFFICIAL):  # two of one name are an error in Hydra 1.5; besom takes theirs too
+            store.store(group="hydra/sweeper/sampler", name=name, node=node, provider="besom")
     for name, node in PRUNERS.items():
         store.store(group="hydra/sweeper/pruner", name=name, node=node, provider="besom")
 
