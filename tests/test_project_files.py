@@ -127,3 +127,14 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
     guilty = [str(path.relative_to(ROOT)) for path in project_files()
               if personal.search(path.read_bytes()) or here in path.read_bytes()]  # fmt: skip
     assert not guilty
+
+
+def test_every_test_that_the_docs_name_is_there() -> None:
+    named = re.findall(r"`([a-z_]+)\.(test_\w+)`", (ROOT / "docs" / "sweeper.md").read_text(encoding="utf-8"))
+    assert len(named) > 40
+    missing = [
+        f"{file}.{name}"
+        for file, name in named
+        if f"def {name}(" not in (ROOT / "tests" / f"test_{file}.py").read_text(encoding="utf-8")
+    ]
+    assert not missing
