@@ -7,7 +7,7 @@
 BIN := .venv/bin
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
-.PHONY: help venv sweep ui test test-services lint lock
+.PHONY: help venv sweep ui test test-services bench lint lock
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -21,11 +21,15 @@ sweep: venv ## the first sweep: 12 trials on 5,000 digits
 ui: venv ## the MLflow UI on the store
 	@$(BIN)/besom ui $(ARGS)
 
-test: venv ## the core suite, with coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+test: venv ## the core suite, with coverage, two files at a time
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov --cov-report=term $(ARGS)
 
 test-services: venv ## the tests that need a browser, a server or another environment
 	@$(BIN)/python -m pytest -m service $(ARGS)
+
+bench: ## what a sweep costs, beside the official sweeper; half an hour
+	@sh .ci/venv bench .venv-hydra-1.4 .ci/hydra-1.4.lock
+	@.venv-hydra-1.4/bin/python benchmarks/overhead.py $(ARGS)
 
 lint: venv ## ruff and mypy, as strict as pyproject.toml says
 	@$(BIN)/ruff check
