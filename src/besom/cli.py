@@ -132,8 +132,8 @@ def _sweep(parser: Parser) -> None:
     parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="start no trial after so long (hydra.sweeper.timeout)"
     )
-    parser.add_argument("--sampler", metavar="NAME", help="tpe, random or grid (hydra/sweeper/sampler)")
-    parser.add_argument("--pruner", metavar="NAME", help="none or median (hydra/sweeper/pruner)")
+    parser.add_argument("--sampler", metavar="NAME", help="tpe, random, grid, … (hydra/sweeper/sampler)")
+    parser.add_argument("--pruner", metavar="NAME", help="none, median, … (hydra/sweeper/pruner)")
     parser.add_argument("--engine", metavar="NAME", help="what runs the trials: lanes (hydra/launcher)")
     parser.add_argument("--name", metavar="NAME", help="run it under this name (hydra.sweeper.study_name)")
     parser.add_argument("--fresh", action="store_true", help="delete what there is under the name and start over")
