@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000, help="trials of the comparison")
     parser.add_argument("--repeats", type=int, default=3, help="how often each side runs")
-    parser.add_argument("--samplers", nargs="+", default=["random", "tpe"])
+    parser.add_argument("--samplers", nargs="*", default=["random", "tpe"])
     parser.add_argument("--growth", type=int, nargs="*", default=[100, 1000, 10_000], help="how many trials there are")
     parser.add_argument("--history", type=int, default=1000)
     given = parser.parse_args()

@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,28 @@ def test_a_dead_lane_is_told_by_its_signal_and_replaced(number: signal.Signals) 
     assert isinstance(died.exception(), WorkerDied)
     assert number.name in str(died.exception())
     assert after.result() == "alive"
+
+
+def test_a_lane_killed_before_it_has_read_its_setup_blocks_nobody() -> None:
+    weight = bytes(2**20)  # more than a pipe holds
+
+    def heavy(job: Any, channel: OnReport) -> int:
+        return len(weight)
+
+    def kill_the_first_lane() -> None:
+        until(lambda: any("spawn_main" in " ".join(child.cmdline()) for child in psutil.Process().children()))
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                if "spawn_main" in " ".join(child.cmdline()):
+                    child.kill()
+
+    killer = threading.Thread(target=kill_the_first_lane)
+    killer.start()
+    with closing(LanePool(1, LaneSetup(heavy))) as pool:
+        killer.join()
+        done = pool.submit("weigh", deaf)
+        settled(pool, done)
+    assert done.result() == 2**20
 
 
 def test_a_lane_killed_from_outside_while_idle_is_replaced() -> None:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections import deque
@@ -67,8 +68,9 @@ class LanePool:
 
     def __init__(self, n_lanes: int, setup: LaneSetup) -> None:
         self._setup = setup
+        self._setup_file = _written(setup)
         self._queue: deque[_Work] = deque()
-        self._lanes = [_Lane(index, setup) for index in range(n_lanes)]
+        self._lanes = [_Lane(index, setup, self._setup_file) for index in range(n_lanes)]
         self._dead_starts = 0
 
     @property
@@ -117,6 +119,7 @@ class LanePool:
             if lane.work is not None:
                 lane.work.future.set_exception(WorkerDied("the lane was closed"))
                 lane.work = None
+        self._setup_file.unlink(missing_ok=True)
 
     def _feed(self) -> None:
         for lane in self._lanes:
@@ -167,7 +170,19 @@ class LanePool:
             self._queue.appendleft(work)
 
     def _replace(self, lane: _Lane) -> None:
-        self._lanes[self._lanes.index(lane)] = _Lane(lane.index, self._setup)
+        self._lanes[self._lanes.index(lane)] = _Lane(lane.index, self._setup, self._setup_file)
+
+
+def _written(setup: LaneSetup) -> Path:
+    """Write the setup to a temporary file.
+
+    Not an argument of the process: one that is killed before it has read its arguments would block its parent for
+    ever, if they do not fit into a pipe.
+    """
+    handle, name = tempfile.mkstemp(prefix="besom-lanes-")
+    with os.fdopen(handle, "wb") as file:
+        file.write(cloudpickle.dumps(setup))
+    return Path(name)
 
 
 @dataclass
@@ -182,7 +197,7 @@ class _Work:
 class _Lane:
     """The parent's side of one process."""
 
-    def __init__(self, index: int, setup: LaneSetup) -> None:
+    def __init__(self, index: int, setup: LaneSetup, setup_file: Path) -> None:
         self.index = index
         self.log = setup.log_folder / f"{index}.log" if setup.log_folder else None
         self.work: _Work | None = None
@@ -192,7 +207,7 @@ class _Lane:
         self.process = CONTEXT.Process(
             target=_lane_main,
             name=f"besom-lane-{index}",
-            args=(theirs, cloudpickle.dumps(setup), self.log),
+            args=(theirs, setup_file, self.log),
             daemon=True,
         )
         _start_deaf_to_interrupt(self.process)
@@ -253,12 +268,12 @@ def _start_deaf_to_interrupt(process: Any) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def _lane_main(connection: Connection, setup_bytes: bytes, log: Path | None) -> None:
+def _lane_main(connection: Connection, setup_file: Path, log: Path | None) -> None:
     """Run jobs until told to end, or until the parent dies."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if log is not None:
         _print_into(log)
-    setup: LaneSetup = cloudpickle.loads(setup_bytes)
+    setup: LaneSetup = cloudpickle.loads(setup_file.read_bytes())
     for module in setup.preload:
         importlib.import_module(module)
     connection.send(("ready",))
