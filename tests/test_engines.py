@@ -132,7 +132,7 @@ class Workshop:
         return futures
 
     def result(self, number: int) -> TrialResult | None:
-        return TrialResult.read(Path(self.master.hydra.sweep.dir) / str(number))
+        return TrialResult.read(Path(self.master.hydra.sweep.dir) / str(number), number)
 
     @property
     def trials(self) -> list[optuna.trial.FrozenTrial]:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 from besom.errors import TrialPruned
 from besom.judge import failed, judge
-from besom.reporting import TrialHandle, running, tell
+from besom.reporting import RESERVED, TrialHandle, running, tell
 from besom.results import TrialResult
 
 
@@ -92,14 +93,31 @@ def test_tell_reaches_the_running_trial_and_nobody_outside_one() -> None:
 )
 def test_a_result_survives_its_file(tmp_path: Path, result: TrialResult) -> None:
     result.write(tmp_path)
-    assert TrialResult.read(tmp_path) == result
+    assert TrialResult.read(tmp_path, result.number) == result
+
+
+def test_a_result_of_another_trial_or_study_is_none(tmp_path: Path) -> None:
+    TrialResult(1, "COMPLETE", [0.5]).write(tmp_path, "one")
+    assert TrialResult.read(tmp_path, 1, "one") is not None
+    assert TrialResult.read(tmp_path, 2, "one") is None
+    assert TrialResult.read(tmp_path, 1, "two") is None
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_names_of_the_accounts_cannot_be_told(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is a name of besom's own"):
+        handle().tell(**{name: 1})
+
+
+def test_optunas_own_pruned_is_pruned_too() -> None:
+    assert failed(optuna.TrialPruned("enough"), handle()).state == "PRUNED"
 
 
 def test_a_result_of_before_there_were_several_objectives_is_read(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(
         '{"number": 1, "state": "COMPLETE", "value": 0.5, "reason": null, "facts": {}}'
     )
-    assert TrialResult.read(tmp_path) == TrialResult(1, "COMPLETE", [0.5])
+    assert TrialResult.read(tmp_path, 1) == TrialResult(1, "COMPLETE", [0.5])
 
 
 @pytest.mark.parametrize(
@@ -115,4 +133,4 @@ def test_a_result_of_before_there_were_several_objectives_is_read(tmp_path: Path
 )
 def test_what_is_no_whole_result_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "result.json").write_text(text)
-    assert TrialResult.read(tmp_path) is None
+    assert TrialResult.read(tmp_path, 1) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -45,6 +46,15 @@ def runner(job: Any, channel: OnReport) -> Any:  # noqa: C901  # a table in code
             raise ValueError(text)
         case ("sleep", seconds):
             time.sleep(seconds)
+        case ("child",):  # as a data loader with workers does, and a task that runs a command
+            worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(0,))
+            worker.start()
+            worker.join()
+            return worker.exitcode
+        case ("leave", file):
+            child = subprocess.Popen(["sleep", "600"])
+            Path(file).write_text(str(child.pid))
+            time.sleep(600)
         case ("unreadable",):
             return TwoWordsError("one", "two")
         case ("print", text):
@@ -192,6 +202,26 @@ def test_cancel_kills_the_running_job_and_frees_the_lane() -> None:
         settled(pool, after)
         assert isinstance(slow.exception(), WorkerDied)
         assert queued.cancelled()
+
+
+def test_a_job_may_start_processes() -> None:
+    with lanes() as pool:
+        job = pool.submit(("child",), deaf)
+        settled(pool, job)
+    assert job.result() == 0
+
+
+def test_a_cancelled_job_takes_what_it_has_started_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    with lanes() as pool:
+        job = pool.submit(("leave", str(file)), deaf)
+        end = time.monotonic() + 30
+        while not (file.exists() and file.read_text()):
+            assert time.monotonic() < end
+            pool.wait(0.1)
+        child = psutil.Process(int(file.read_text()))
+        pool.cancel([job])
+        until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_close_leaves_no_process_behind() -> None:

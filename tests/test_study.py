@@ -106,9 +106,9 @@ def test_a_lost_point_is_tried_again_and_does_not_move_the_search(kept: Kept) ->
 
 def test_a_point_is_taken_once(kept: Kept) -> None:
     study = kept.open()
-    assert study.take({"x": 2, "y": 3}, seed=1) is not None
-    assert study.take({"x": 2, "y": 3}, seed=1) is None
-    assert kept.open().take({"x": 2, "y": 3}, seed=1) is None
+    assert study.take(0, {"x": 2, "y": 3}, seed=1) is not None
+    assert study.take(0, {"x": 2, "y": 3}, seed=1) is None
+    assert kept.open().take(0, {"x": 2, "y": 3}, seed=1) is None
 
 
 def test_reports_are_stored_and_pruned_by(kept: Kept) -> None:

@@ -165,6 +165,7 @@ REASONS = {
     "none": "the task returned None; expected a finite number",
     "text": "the task returned 'three'; expected a finite number",
     "memory": "MemoryError",
+    "tells": "ValueError: point is a name of besom's own and cannot be told",
     "unpicklable": "unlocked _thread.lock object",
 }
 
@@ -173,7 +174,7 @@ def test_every_failing_trial_has_its_reason_and_the_sweep_goes_on(toy: Toy) -> N
     misdeeds = ",".join(f"'{misdeed}'" for misdeed in REASONS)
     done = toy.run(f"misdeed={misdeeds}", "x=2,3", "y=1", "hydra.sweeper.max_failure_rate=1.0")
     assert done.returncode == 0, done.stderr
-    assert Counter(trial.state.name for trial in toy.trials) == {"COMPLETE": 8, "FAIL": 8}
+    assert Counter(trial.state.name for trial in toy.trials) == {"COMPLETE": 9, "FAIL": 9}
     failed = [trial for trial in toy.trials if trial.state.name == "FAIL"]
     assert {trial.params["x"] for trial in failed} == {3}
     for trial in failed:
@@ -318,23 +319,21 @@ def test_a_drawn_seed_is_stored_and_used_again(toy: Toy) -> None:
 def test_forty_kills_of_workers_cost_no_trial(toy: Toy) -> None:
     """60 trials, 40 times ``kill -9`` on a random lane: 60 finished trials of 60 distinct points."""
     rng = random.Random(20)
-    kills = 0
-    common = ("x=range(0,10)", "y=range(0,8)", "seconds=0.05", "hydra.sweeper.n_trials=60", "hydra.sweeper.retries=40")
-    with toy.start(*common, "hydra.launcher.n_lanes=2") as parent:
-        end = time.monotonic() + 200
-        while kills < 40 and parent.poll() is None:
-            assert time.monotonic() < end
-            time.sleep(rng.uniform(0.05, 0.4))
-            trained = len(toy.trained)
-            lanes = lanes_of(parent.pid)
-            if not lanes:
-                continue
-            with suppress(psutil.NoSuchProcess):
-                rng.choice(lanes).kill()
+    kills = started = 0
+    space = ("x=range(0,10)", "y=range(0,8)", "seconds=0.2")
+    with toy.start(
+        *space, "hydra.sweeper.n_trials=60", "hydra.sweeper.retries=40", "hydra.launcher.n_lanes=2"
+    ) as parent:
+        while kills < 40:
+            # every kill meets a sweep that has started a trial since the one before
+            until(lambda before=started: len(toy.trained) > before or parent.poll() is not None)
+            if parent.poll() is not None:
+                break
+            started = len(toy.trained)
+            with suppress(psutil.NoSuchProcess, IndexError):
+                rng.choice(lanes_of(parent.pid)).kill()
                 kills += 1
-            # every kill meets a sweep that has moved on since the one before
-            until(lambda before=trained: len(toy.trained) > before or parent.poll() is not None)
-        output, _ = parent.communicate(timeout=120)
+        output, _ = parent.communicate(timeout=200)
     assert parent.returncode == 0, output
     assert kills == 40
     assert len(toy.own) == len(set(toy.points)) == 60
@@ -448,3 +447,60 @@ def test_a_returned_mapping_tells_facts_beside_the_objective(toy: Toy) -> None:
 def test_a_constraint_that_nobody_told_about_fails_the_trial(toy: Toy) -> None:
     toy.run("x=1", "y=1,2", "hydra.sweeper.constraints=['weight <= 200']")
     assert "needs weight, which the trial did not tell; it told size" in toy.trials[0].user_attrs["reason"]
+
+
+def test_a_constraint_that_cannot_be_computed_fails_the_trial(toy: Toy) -> None:
+    toy.run("x=0,1", "y=1", "hydra.sweeper.constraints=['1000 / size <= 200']", "hydra.sweeper.max_failure_rate=1.0")
+    failed = [trial for trial in toy.trials if trial.state.name == "FAIL"]
+    assert [trial.params["x"] for trial in failed] == [0]
+    assert "constraint '1000 / size <= 200' cannot be computed" in failed[0].user_attrs["reason"]
+
+
+@pytest.mark.parametrize("misdeed", ["die", "raise"])
+def test_a_sweep_stopped_by_failures_stays_stopped_until_more_are_allowed(toy: Toy, misdeed: str) -> None:
+    options = (f"misdeed={misdeed}", "x=3,1", "y=1", "hydra/sweeper/sampler=grid", "hydra.launcher.n_lanes=1")
+    for _ in range(2):
+        stopped = toy.run(*options)
+        assert stopped.returncode == 1, stopped.stderr
+        assert "hydra.sweeper.max_failure_rate=0.0 allows" in stopped.stderr
+    assert len(toy.own) == 1
+    assert toy.run(*options, "hydra.sweeper.max_failure_rate=1.0").returncode == 0
+    assert len(toy.own) == 2
+
+
+def test_a_folder_with_the_jobs_of_another_study_is_refused(toy: Toy) -> None:
+    toy.run("hydra.sweeper.n_trials=2")
+    before = toy.result(0)
+    refused = toy.run("hydra.sweeper.n_trials=2", "hydra.sweeper.study_name=other")
+    assert refused.returncode == 2
+    assert "holds the jobs of another study than 'other'" in refused.stderr
+    assert toy.result(0) == before
+
+
+def test_two_parents_of_one_study_in_two_folders_are_refused(toy: Toy) -> None:
+    with toy.start("seconds=60") as parent:
+        until(lambda: len(toy.trained) >= 1)
+        storage = f"hydra.sweeper.storage='sqlite:///{toy.folder / 'sweep' / 'study.db'}'"
+        refused = toy.run("seconds=60", storage, "hydra.sweep.dir=elsewhere")
+        parent.send_signal(signal.SIGINT)
+        parent.communicate(timeout=60)
+    assert refused.returncode == 2
+    assert f'"pid": {parent.pid}' in refused.stderr
+
+
+def test_a_start_with_nothing_to_do_says_so_and_writes_the_results(toy: Toy) -> None:
+    toy.run("hydra.sweeper.n_trials=2")
+    file = toy.folder / "sweep" / "optimization_results.yaml"
+    before = file.read_text()
+    file.unlink()
+    again = toy.run("hydra.sweeper.n_trials=2")
+    assert "hydra.sweeper.n_trials=2 is reached" in again.stderr
+    assert file.read_text() == before
+
+
+def test_a_study_of_somebody_else_is_refused(toy: Toy) -> None:
+    study = optuna.create_study(study_name="toy", storage=f"sqlite:///{toy.folder / 'old.db'}")
+    study.optimize(lambda trial: float(trial.suggest_int("x", 1, 3)), n_trials=2)
+    refused = toy.run(f"hydra.sweeper.storage='sqlite:///{toy.folder / 'old.db'}?timeout=60'")
+    assert refused.returncode == 2
+    assert "holds trials that besom did not run" in refused.stderr

@@ -63,6 +63,7 @@ class SweptTask:
         study_name: the study.
         pruner: the fields of ``hydra.sweeper.pruner``.
         n_objectives: how many numbers the task returns.
+        study: the study's id, which goes into ``result.json``.
         run_ids: the runs that the parent made for the jobs of the next batch, by job number.
     """
 
@@ -71,6 +72,7 @@ class SweptTask:
     study_name: str
     pruner: Mapping[str, Any]
     n_objectives: int = 1
+    study: str = ""
     run_ids: dict[int, str | None] = field(default_factory=dict)
 
     def __call__(self, config: DictConfig) -> Any:
@@ -82,10 +84,10 @@ class SweptTask:
                 value = self.task_function(config)
             except (Exception, SystemExit) as error:
                 portable = _portable_error(error)
-                failed(portable, handle).write(folder)
+                failed(portable, handle).write(folder, self.study)
                 raise portable from (None if portable is error else error)
         result = judge(value, handle, self.n_objectives)
-        result.write(folder)
+        result.write(folder, self.study)
         return _portable_value(value, result)
 
     @cached_property
@@ -205,15 +207,16 @@ class BatchEngine:
             ConfigError: no job has ever begun, so that it is the launcher that cannot work.
         """
         folders = [job_folder(job.config) for job in batch.values()]
+        whole = [TrialResult.read(job_folder(job.config), job.number, job.study) for job in batch.values()]
         reason = textwrap.shorten(reason_of(error), 500, placeholder="…")
         if not self._has_begun and not any(folder.exists() for folder in folders):
             raise ConfigError(f"the launcher cannot run a trial: {reason}; expected one that does") from error
         if len(batch) > 1:
-            self._n_suspects = sum(TrialResult.read(folder) is None for folder in folders)
+            self._n_suspects = whole.count(None)
         else:
             self._n_suspects = max(0, self._n_suspects - 1)
         for future in batch:
-            future.set_exception(WorkerDied(f"the launcher failed: {reason}"))
+            future.set_exception(WorkerDied(f"the launcher failed: {reason}", alone=len(batch) == 1))
 
 
 def _next_batch(queue: Mapping[Future[JobReturn], Job]) -> dict[Future[JobReturn], Job]:

@@ -77,7 +77,7 @@ def _after_sweep(storage: str, name: str, before: int, form: str) -> int:
         return 0
     counted, total = Tally(directions, trials).counts.counted, study.user_attrs.get("n_trials")
     if total is not None and counted < total:
-        say(f"sweep '{name}' was stopped by its timeout at {counted} of {total} trials; the same command goes on.")
+        say(f"sweep '{name}' ended at {counted} of {total} trials; the same command goes on, if its settings let it.")
     elif len(trials) == before:
         say(f"sweep '{name}' is complete: nothing to train. Raise hydra.sweeper.n_trials (--trials) to go on.")
     say(f"\nsweep '{name}', best first:")

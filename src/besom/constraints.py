@@ -41,8 +41,15 @@ class Constraint:
     excess: Callable[[Mapping[str, float]], float]
 
     def violation(self, measures: Mapping[str, float]) -> float:
-        """Return by how much the measures break this limit, as Optuna takes it: 0 and less keeps it."""
-        excess = self.excess(measures)
+        """Return by how much the measures break this limit, as Optuna takes it: 0 and less keeps it.
+
+        Raises:
+            ConfigError: for a division by zero.
+        """
+        try:
+            excess = self.excess(measures)
+        except ArithmeticError as error:
+            raise ConfigError(f"constraint '{self.text}' cannot be computed: {error}") from error
         return excess if self.kept(measures) == (excess <= 0) else math.nextafter(0.0, 1.0)  # "<", and just met
 
     def broken_by(self, measures: Mapping[str, float]) -> str | None:

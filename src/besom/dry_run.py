@@ -52,8 +52,8 @@ def first_points(plan: PlannedSweep) -> list[dict[str, Any]]:
     study = SweepStudy(None, plan.name, settings.search, {}, optuna.pruners.NopPruner())
     seed = study.seed(settings.seed)
     points: list[dict[str, Any]] = []
-    for point in settings.enqueue[:FIRST_POINTS]:
-        taken = study.take(point, seed)
+    for place, point in enumerate(settings.enqueue[:FIRST_POINTS]):
+        taken = study.take(place, point, seed)
         points += [taken.point] if taken else []
     while len(points) < min(FIRST_POINTS, settings.total or FIRST_POINTS):
         asked = study.ask(seed)

@@ -19,7 +19,15 @@ OnReport = Callable[[int, float], bool]
 
 
 class WorkerDied(Exception):
-    """The process that ran the job died; set as the exception of the job's future."""
+    """The process that ran the job died; set as the exception of the job's future.
+
+    Args:
+        alone: whether it is known to be this job's process, and not that of another job of its batch.
+    """
+
+    def __init__(self, message: str, alone: bool = True) -> None:
+        super().__init__(message)
+        self.alone = alone
 
 
 @dataclass(frozen=True)
@@ -31,12 +39,14 @@ class Job:
         config: the composed config with its ``hydra`` node, ``hydra.job.num`` set.
         run_id: the run that the parent made for it, None where nothing is tracked.
         overrides: what the config was composed from, for launchers that compose it again.
+        study: the id of the trial's study, which goes into its ``result.json``.
     """
 
     number: int
     config: DictConfig
     run_id: str | None = None
     overrides: Sequence[str] = ()
+    study: str = ""
 
 
 class Engine(Protocol):

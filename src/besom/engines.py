@@ -27,13 +27,15 @@ def refuse_what_no_engine_can(settings: SweepSettings, master: DictConfig) -> No
         )
 
 
-def start_engine(settings: SweepSettings, master: DictConfig, context: HydraContext, task: TaskFunction) -> Engine:
+def start_engine(
+    settings: SweepSettings, master: DictConfig, context: HydraContext, task: TaskFunction, study: str
+) -> Engine:
     """Return what runs the trials, started."""
     n_objectives = len(settings.search.directions)
     launcher = Plugins.instance().instantiate_launcher(config=master, hydra_context=context, task_function=task)
     if hasattr(launcher, "engine"):
         engine: Engine = launcher.engine(n_objectives)
         return engine
-    swept = SweptTask(task, settings.storage, settings.study_name, settings.pruner, n_objectives)
+    swept = SweptTask(task, settings.storage, settings.study_name, settings.pruner, n_objectives, study)
     capacity = capacity_of(master.hydra.launcher, settings.n_jobs)
     return BatchEngine(launcher, swept, context, master, capacity)

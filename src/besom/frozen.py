@@ -128,6 +128,8 @@ def _configs(source: Path, sweep_folder: Path) -> Iterator[Path]:
 def _may_hold_configs(folder: Path, sweep_folder: Path) -> bool:
     if folder.name.startswith(".") or folder.name in ("__pycache__", "node_modules"):
         return False
+    if (folder / "parent.lock").exists():  # another sweep, with copies of its own
+        return False
     if (folder / "pyvenv.cfg").exists() or os.path.realpath(folder) == os.path.realpath(sweep_folder):
         return False
     return folder.name not in OUTPUTS or any(file.suffix in SUFFIXES for file in folder.iterdir())

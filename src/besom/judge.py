@@ -35,7 +35,7 @@ def judge(value: Any, handle: TrialHandle, n_objectives: int = 1) -> TrialResult
 
 def failed(error: BaseException, handle: TrialHandle) -> TrialResult:
     """Judge what a task raised: PRUNED where the sweep asked for it, else FAIL with its reason."""
-    if isinstance(error, TrialPruned):
+    if any(kind.__name__ == TrialPruned.__name__ for kind in type(error).__mro__):  # Optuna's is meant too
         return TrialResult(handle.number, "PRUNED", reason=str(error), facts=handle.facts)
     return TrialResult(handle.number, "FAIL", reason=reason_of(error), facts=handle.facts)
 

@@ -143,6 +143,7 @@ class LanePool:
     def _finish(self, lane: _Lane, kind: str, content: bytes) -> None:
         work, lane.work = lane.work, None
         assert work is not None, "a lane sends a result only for a job"
+        self._dead_starts = 0
         if self._setup.jobs_per_lane and lane.n_done >= self._setup.jobs_per_lane:
             lane.ask_to_end()
             self._replace(lane)
@@ -156,6 +157,7 @@ class LanePool:
 
     def _bury(self, lane: _Lane) -> None:
         """Put a new lane in the place of one that died; its job is lost, unless it never got to start it."""
+        lane.kill()  # its job may have left processes
         lane.join()
         work, lane.work = lane.work, None
         self._dead_starts += not lane.was_ready
@@ -240,7 +242,11 @@ class _Lane:
             self.connection.send_bytes(b"")
 
     def kill(self) -> None:
-        self.process.kill()
+        """Kill the lane and what its job has started: they are one process group."""
+        if self.process.pid:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()  # it may not have made its group yet
 
     def join(self) -> None:
         self.process.join(GRACE_SECONDS)
@@ -270,6 +276,9 @@ def _start_deaf_to_interrupt(process: Any) -> None:
 
 def _lane_main(connection: Connection, setup_file: Path, log: Path | None) -> None:
     """Run jobs until told to end, or until the parent dies."""
+    os.setsid()
+    # a daemonic process may start none of its own, which a data loader with workers does; this one ends with its parent
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if log is not None:
         _print_into(log)
@@ -305,7 +314,7 @@ def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "a lane is always a child"
     wait([parent.sentinel])
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _print_into(log: Path) -> None:

@@ -260,7 +260,7 @@ def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
 def _taken_live(config: DictConfig) -> list[str]:
     """Return overrides for what a resume takes from the files as they now are, the rest being the snapshot's."""
     sweeper, launcher = config.hydra.sweeper, config.hydra.launcher
-    fields = {f"hydra.sweeper.{key}": sweeper[key] for key in ("n_trials", "timeout", "n_jobs")}
+    fields = {f"hydra.sweeper.{key}": sweeper[key] for key in sweep_settings.HOW_FAR}
     fields |= {f"hydra.launcher.{key}": value for key, value in launcher.items() if key != "_target_"}
     fields["tracking.uri"] = config.tracking.uri
     if "path" in config.data:

@@ -5,9 +5,10 @@ Knows nothing of Optuna and of what the task is.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -126,14 +127,16 @@ class HydraRunner:
     singletons: dict[Any, Any]
     resolvers: dict[str, Any]
     n_objectives: int = 1
+    cwd: str = field(default_factory=os.getcwd)
 
     def __call__(self, job: Job, channel: OnReport) -> JobReturn:
+        os.chdir(self.cwd)  # the task before may have moved, and relative folders with it
         Singleton.set_state(self.singletons)
         setup_globals()
         BaseContainer._resolvers.update(self.resolvers)
         with running(TrialHandle(job.number, job.run_id, channel)) as handle:
             returned = self._run(job)
-        result_of(returned, handle, self.n_objectives).write(job_folder(job.config))
+        result_of(returned, handle, self.n_objectives).write(job_folder(job.config), job.study)
         return returned
 
     def _run(self, job: Job) -> JobReturn:

@@ -11,8 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import FrozenTrial
+
 from besom import optimization_results
 from besom.constraints import untold
+from besom.errors import ConfigError
 from besom.results import TrialResult
 from besom.settings import SweepSettings
 from besom.study import Asked, SweepStudy
@@ -40,20 +43,21 @@ class Ledger:
         self._tracker.open_sweep(self.study.name, config)
         self._is_open = True
         self._mend()
+        self._write_results()
 
     def start(self, asked: Asked, config: Mapping[str, Any]) -> str | None:
         """Make the trial's run and store its id with the trial, before anything is trained."""
         tags = {} if asked.retry_of is None else {"retry_of": str(asked.retry_of)}
         run_id = self._tracker.start_trial(asked.number, config, tags)
         if run_id is not None:
-            self.study.note(asked.number, run_id=run_id)
+            self.study.note(asked.number, {"run_id": run_id})
         return run_id
 
     def note_folder(self, number: int, folder: Path) -> None:
         """Store where the trial's ``result.json`` will be, by the sweep's folder, unless its number says it."""
         relative = os.path.relpath(folder, self._folder)
         if relative != str(number):
-            self.study.note(number, job=relative)
+            self.study.note(number, {"job": relative})
 
     def finish(self, result: TrialResult, run_id: str | None, why: str | None = None) -> TrialResult:
         """Write down how a trial ended by itself; return that, or the failure to tell what a constraint needs."""
@@ -69,9 +73,14 @@ class Ledger:
         """Decide the constraints that only the trial itself could tell about."""
         decided = self.study.constraints_of(result.number)
         left = [constraint for constraint in self._constraints if constraint.text not in decided]
-        if missing := untold(left, result.facts):
+        missing = untold(left, result.facts)
+        try:
+            violations = {} if missing else {one.text: one.violation(result.facts) for one in left}
+        except ConfigError as error:
+            missing = str(error)
+        if missing:
             return replace(result, state="FAIL", values=[], reason=missing)
-        self.study.constrain(result.number, {one.text: one.violation(result.facts) for one in left})
+        self.study.constrain(result.number, violations)
         return result
 
     def _write_results(self) -> None:
@@ -101,7 +110,7 @@ class Ledger:
 
     def _mend(self) -> None:
         for trial in self.study.left_running():
-            result = TrialResult.read(self._folder / str(trial.user_attrs.get("job", trial.number)))
+            result = self._result_of(trial)
             if "point" not in trial.user_attrs:
                 self.study.lose(trial.number, UNASKED, "its parent died before it had a point", self._retries)
             elif result is not None:
@@ -110,6 +119,10 @@ class Ledger:
                 self.study.lose(trial.number, "parent_died", "its parent died", self._retries)
         for run_id, number in self._tracker.running_trials():
             self._end_as_study_has_it(run_id, number)
+
+    def _result_of(self, trial: FrozenTrial) -> TrialResult | None:
+        folder = self._folder / str(trial.user_attrs.get("job", trial.number))
+        return TrialResult.read(folder, trial.number, self.study.id)
 
     def _end_as_study_has_it(self, run_id: str, number: int) -> None:
         trials = self.study.trials

@@ -81,6 +81,7 @@ class Lines:
         self._console.print(ended_text(self._study, self._total, result, self._points.pop(result.number, "")))
 
     def lost(self, number: int, text: str) -> None:
+        self._points.pop(number, None)
         self._console.print(Text(f"trial {number}: {text}"))
 
     def tick(self) -> None:

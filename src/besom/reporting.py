@@ -18,6 +18,10 @@ Channel = Callable[[int, float], bool]
 """Sends (step, value) to the sweep and returns True when the trial is to be pruned."""
 
 
+RESERVED = ("point", "outcome", "retry_of", "run_id", "reason", "job", "enqueued", "number", "state")
+"""Names under which the study keeps its accounts beside the facts."""
+
+
 @dataclass
 class TrialHandle:
     """What a running trial knows of its sweep.
@@ -40,6 +44,9 @@ class TrialHandle:
         Raises:
             ValueError: a fact is not JSON (text, a finite number, a bool, None, a list or dict of them).
         """
+        for name in facts:
+            if name in RESERVED:
+                raise ValueError(f"{name} is a name of besom's own and cannot be told; expected another name")
         self.facts.update({name: _json(name, value) for name, value in facts.items()})
 
 

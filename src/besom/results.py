@@ -43,21 +43,21 @@ class TrialResult:
         """The objective where there is one."""
         return self.values[0] if len(self.values) == 1 else None
 
-    def write(self, folder: Path) -> None:
-        """Write ``result.json`` into the job folder."""
-        content = {**asdict(self), "value": self.value}
+    def write(self, folder: Path, study: str = "") -> None:
+        """Write ``result.json`` into the job folder, with the id of the study that the trial is of."""
+        content = {**asdict(self), "value": self.value, "study": study}
         write_atomically(folder / FILE_NAME, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     @classmethod
-    def read(cls, folder: Path) -> TrialResult | None:
-        """Return the result in a job folder, or None where there is none or it is not a whole one."""
+    def read(cls, folder: Path, number: int, study: str = "") -> TrialResult | None:
+        """Return a trial's result; None where its folder has none, not a whole one, or one of another trial."""
         try:
             fields = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-            value = fields.pop("value", None)
+            value, owner = fields.pop("value", None), fields.pop("study", "")
             result = cls(**{"values": [] if value is None else [value], **fields})
         except (OSError, ValueError, TypeError, AttributeError):
             return None
-        return result if result._is_whole() else None
+        return result if result._is_whole() and (result.number, owner) == (number, study) else None
 
     def _is_whole(self) -> bool:
         if self.state not in STATES or not isinstance(self.number, int) or not isinstance(self.facts, dict):

@@ -15,7 +15,7 @@ from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from besom import custom_space
-from besom.config import tracked_leaves, written
+from besom.config import leaves, tracked_leaves, written
 from besom.constraints import Constraint, parse_constraints
 from besom.errors import ConfigError, ResumeError, SpaceError
 from besom.overrides import is_sweep
@@ -23,11 +23,13 @@ from besom.paths import checked_sweep_name
 from besom.pruners import build_pruner
 from besom.search import Search
 from besom.space import Space, parse
+from besom.storage import absolute
 
-MAY_CHANGE = (
+HOW_FAR = (
     *("n_trials", "timeout", "trial_timeout", "target_value", "patience"),
-    *("max_failure_rate", "fail_fast", "n_jobs", "storage", "study_name", "tracker", "measure", "freeze"),
+    *("max_failure_rate", "fail_fast", "n_jobs"),
 )
+MAY_CHANGE = (*HOW_FAR, "storage", "study_name", "tracker", "measure", "freeze")
 """Fields of ``hydra.sweeper`` that a resume takes as they now are: how far a sweep goes, not what it searches.
 
 The launcher and paths are others.
@@ -104,7 +106,7 @@ def read(
     )
     settings = SweepSettings(
         study_name=checked_sweep_name(fields["study_name"] or app),
-        storage=fields["storage"] or (f"sqlite:///{folder / 'study.db'}" if folder else ""),
+        storage=_storage(fields["storage"], folder),
         search=search,
         fixed=fixed,
         pruner=dict(fields["pruner"] or {}),
@@ -181,8 +183,11 @@ def comparable(master: DictConfig, sweeper: Mapping[str, Any], arguments: Sequen
     swept = dict(text.split("=", 1) for text in arguments if is_sweep(text))
     fields["params"] = {**(fields["params"] or {}), **swept}
     params = {f"hydra.sweeper.params.{key}": str(value) for key, value in fields.pop("params").items()}
-    prefixed = {f"hydra.sweeper.{key}": value for key, value in tracked_leaves(fields).items()}
-    return {**tracked_leaves(written(master)), **prefixed, **params}
+    prefixed = {f"hydra.sweeper.{key}": value for key, value in leaves(fields).items()}
+    of_task = tracked_leaves if sweeper["tracker"] else leaves  # in somebody else's app data.path is what it is
+    every = {**of_task(written(master)), **prefixed, **params}
+    stored: dict[str, Any] = json.loads(json.dumps(every, default=str))
+    return stored
 
 
 def refuse_changes(name: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -206,6 +211,14 @@ def _text(values: Mapping[str, Any], key: str) -> str:
 
 def _container(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
+
+
+def _storage(value: Any, folder: Path | None) -> str:
+    if value is None:
+        return f"sqlite:///{folder / 'study.db'}" if folder else ""
+    if not isinstance(value, str):
+        raise ConfigError(f"hydra.sweeper.storage={value!r} is not usable; expected a database URL, or null")
+    return absolute(value)
 
 
 def _directions(value: Any) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 
 from besom.errors import SweepStopped
-from besom.results import TrialResult
 from besom.settings import SweepSettings
 from besom.study import SweepStudy
 
@@ -41,15 +40,13 @@ class Stopping:
         value: float = best.values[0]
         return value >= target if self._settings.search.directions == ["maximize"] else value <= target
 
-    def check_failures(self, result: TrialResult) -> None:
-        """Raise `SweepStopped` where a trial's failure is one too many."""
-        if result.state != "FAIL":
-            return
+    def check_failures(self, last: str | None) -> None:
+        """Raise `SweepStopped` where more trials failed than may; ``last`` is the reason of the last one."""
         settings, counts = self._settings, self._study.counts
-        if settings.fail_fast:
-            raise SweepStopped(f"trial {result.number} failed and hydra.sweeper.fail_fast is set: {result.reason}")
+        if settings.fail_fast and counts.failed:
+            raise SweepStopped(f"a trial failed and hydra.sweeper.fail_fast is set: {last}")
         if counts.failure_rate > settings.max_failure_rate:
             raise SweepStopped(
                 f"{counts.failed} of {counts.counted} trials failed, more than hydra.sweeper.max_failure_rate="
-                f"{settings.max_failure_rate} allows; the last: {result.reason}"
+                f"{settings.max_failure_rate} allows; the last: {last}"
             )

@@ -6,12 +6,17 @@ Knows nothing of what a sweep writes into its study.
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import optuna
 from sqlalchemy import event
 from sqlalchemy.engine import Engine as SqlEngine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from besom.errors import ConfigError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # what a sweep does is told by `besom.progress`
 
@@ -36,7 +41,30 @@ def _write_ahead(engine: SqlEngine) -> None:
 
 def has_storage(url: str) -> bool:
     """Return whether there is a storage to read: opening a SQLite file that is not there would make it."""
-    return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file()
+    file = database_file(url)
+    return file is None or file.is_file()
+
+
+def database_file(url: str) -> Path | None:
+    """Return the file of a SQLite storage, None for a server.
+
+    Raises:
+        ConfigError: it is no database URL.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(f"hydra.sweeper.storage={url!r} is no database URL; expected sqlite:///FILE") from error
+    is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
+    return Path(str(parsed.database)) if is_file else None
+
+
+def absolute(url: str) -> str:
+    """Return a storage's URL so that it means the same in every working directory."""
+    file = database_file(url)
+    if file is None or file.is_absolute():
+        return url
+    return make_url(url).set(database=os.path.abspath(file)).render_as_string(hide_password=False)
 
 
 def study_names(url: str) -> list[str]:
@@ -64,5 +92,18 @@ def stored_settings(url: str, name: str) -> dict[str, Any] | None:
     """Return what a sweep was started with, by dotted key; None where it does not exist."""
     if not has_storage(url) or name not in study_names(url):
         return None
-    settings: dict[str, Any] | None = load_study(url, name).user_attrs.get("settings")
+    study = load_study(url, name)
+    settings: dict[str, Any] | None = study.user_attrs.get("settings")
+    if settings is None and study.get_trials(deepcopy=False):
+        raise ConfigError(
+            f"study '{name}' in {make_url(url)} holds trials that besom did not run; expected another "
+            "hydra.sweeper.study_name, or another hydra.sweeper.storage"
+        )
     return settings
+
+
+def stored_note(url: str, name: str, key: str) -> Any:
+    """Return what a study notes under a key, None where there is no such study or note."""
+    if not has_storage(url) or name not in study_names(url):
+        return None
+    return load_study(url, name).user_attrs.get(key)

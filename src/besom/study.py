@@ -14,6 +14,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -72,7 +73,10 @@ class SweepStudy:
         self._mirrored: dict[int | None, dict[str, Any]] = {}  # system attributes as stored; None: the study's
         self._load()
         if "settings" not in self._stored.user_attrs:
+            self._stored.set_user_attr("id", secrets.token_hex(8))
             self._stored.set_user_attr("settings", dict(settings))
+        self.id = str(self._stored.user_attrs["id"])
+        """Names the study among all others, those of its name included."""
 
     def _open(self, storage: optuna.storages.BaseStorage, pruner: BasePruner) -> optuna.Study:
         directions = [StudyDirection[direction.upper()] for direction in self.search.directions]
@@ -89,6 +93,7 @@ class SweepStudy:
             self._memory.set_study_system_attr(self._working_id, key, value)
         self.tally = Tally(self.search.directions, trials)
         self._seen = {self.search.key(trial.params) for trial in trials if "point" in trial.user_attrs}
+        self._enqueued = {trial.user_attrs["enqueued"] for trial in trials if "enqueued" in trial.user_attrs}
         self._found_nothing_new = False
         self._lost: dict[int, int] = {}  # point → the last trial that tried it and was lost
         self._next_point = 0
@@ -140,6 +145,14 @@ class SweepStudy:
             self._stored.set_user_attr("code", dict(now))
         return dict(self._stored.user_attrs["code"])
 
+    def home(self, folder: Path) -> Path:
+        """Return the folder of the sweep's first start, where the copies of its configs are; later ones may differ."""
+        first = self._stored.user_attrs.get("home")
+        if first is None or not Path(first).is_dir():
+            self._stored.set_user_attr("home", str(folder))
+            return folder
+        return Path(first)
+
     @property
     def is_used_up(self) -> bool:
         """Whether every point of a finite space was taken, or no new one could be found."""
@@ -159,25 +172,25 @@ class SweepStudy:
     def retry(self, lost: FrozenTrial, seed: int) -> Asked | None:
         """Try the point of a lost trial again, as a new trial."""
         self._working.sampler = self.search.same_point(lost, self._seen, seed)
-        return self._take(lost.user_attrs["point"], lost.number)
+        return self._take(lost.user_attrs["point"], retry_of=lost.number)
 
-    def take(self, point: Mapping[str, Any], seed: int) -> Asked | None:
-        """Take a point that the user named; None when it was taken before."""
-        if self.search.key(point) in self._seen:
+    def take(self, place: int, point: Mapping[str, Any], seed: int) -> Asked | None:
+        """Take a point that the user named at a place of ``enqueue``; None when it was taken before."""
+        if place in self._enqueued or (self.search.custom is None and self.search.key(point) in self._seen):
             return None
+        self._enqueued.add(place)
         self._working.sampler = self.search.given_point(point, self._seen, seed, self._next_point)
-        return self._take(self._next_point)
+        return self._take(self._next_point, enqueued=place)
 
-    def _take(self, index: int, retry_of: int | None = None) -> Asked | None:
+    def _take(self, index: int, **marks: int) -> Asked | None:
         trial = self._working.ask()
         try:
             point = self.search.suggest(trial)
         except UsedUp as error:
             self._close_unasked(trial, str(error))
             return None
-        trial.set_user_attr("point", index)
-        if retry_of is not None:
-            trial.set_user_attr("retry_of", retry_of)
+        for key, value in {"point": index, **marks}.items():
+            trial.set_user_attr(key, value)
         frozen = self._working_trial(trial.number)
         self._stored_ids[trial.number] = self._storage.create_new_trial(self._stored_id, frozen)
         self._mirrored[trial.number] = dict(frozen.system_attrs)
@@ -186,7 +199,7 @@ class SweepStudy:
         self._seen.add(self.search.key(point))
         self._count_point(frozen)
         self.tally.running += 1
-        return Asked(trial.number, point, retry_of)
+        return Asked(trial.number, point, marks.get("retry_of"))
 
     def _close_unasked(self, trial: Trial, reason: str) -> None:
         """Close a trial that never got a point, in both copies, so that their numbers stay the same."""
@@ -196,7 +209,7 @@ class SweepStudy:
         self._storage.create_new_trial(self._stored_id, self._working_trial(trial.number))
         self._found_nothing_new = True
 
-    def note(self, number: int, **attributes: Any) -> None:
+    def note(self, number: int, attributes: Mapping[str, Any]) -> None:
         """Store attributes with a trial that has not ended."""
         for key, value in attributes.items():
             self._memory.set_trial_user_attr(self._in_memory(number), key, value)
@@ -236,7 +249,7 @@ class SweepStudy:
     def finish(self, result: TrialResult, why: str | None = None) -> None:
         """Tell the study how a trial ended by itself."""
         reason = {"reason": result.reason} if result.reason else {}
-        self.note(result.number, **result.facts, **reason, outcome=why or OWN_OUTCOME[result.state])
+        self.note(result.number, {**result.facts, **reason, "outcome": why or OWN_OUTCOME[result.state]})
         self._close(result.number, STATES[result.state], result.values)
 
     def lose(self, number: int, why: str, reason: str, retries: int) -> bool:
@@ -246,7 +259,7 @@ class SweepStudy:
         """
         if why == "lane_died" and self._lane_deaths(number) >= retries:
             why, reason = "failed", f"{reason}; given up after {retries} retries"
-        self.note(number, outcome=why, reason=reason)
+        self.note(number, {"outcome": why, "reason": reason})
         self._close(number, TrialState.FAIL, ())
         return why in LOST
 
@@ -259,7 +272,8 @@ class SweepStudy:
         """Return the trials that are RUNNING in the study but not in this process: those of a dead parent."""
         if self.tally.running == len(self._running):
             return []
-        return [trial for trial in self.trials if not trial.state.is_finished() and trial.number not in self._running]
+        mine = self._running
+        return [trial for trial in self.trials if trial.state is TrialState.RUNNING and trial.number not in mine]
 
     def to_retry(self) -> list[FrozenTrial]:
         """Return the last attempt of every point that was lost and not tried again since, in order of points."""

@@ -23,7 +23,7 @@ from besom import settings as sweep_settings
 from besom.code_watch import CodeWatch
 from besom.engine import Engine, Job, WorkerDied
 from besom.engines import refuse_what_no_engine_can, start_engine
-from besom.errors import UserError
+from besom.errors import ConfigError, UserError
 from besom.frozen import frozen_context
 from besom.interrupt import Interrupt
 from besom.jobs import Infeasible, Jobs
@@ -37,12 +37,14 @@ from besom.reporting import TrialHandle
 from besom.results import TrialResult
 from besom.settings import SweepSettings
 from besom.stopping import Stopping
-from besom.storage import stored_settings
+from besom.storage import database_file, stored_note, stored_settings
 from besom.study import Asked, SweepStudy
 from besom.targets import imported
 from besom.tracker import NoTracker
 
 TICK_SECONDS = 0.25
+OWNER = ".study"
+"""In a sweep's folder: the id of the study whose jobs it holds."""
 
 
 def sweep(
@@ -67,7 +69,8 @@ def sweep(
     comparable = sweep_settings.comparable(master, raw, arguments)
     sweep_settings.check_search(settings)
     refuse_what_no_engine_can(settings, master)
-    with _locked(settings, folder):
+    with _locked(settings, folder, is_own=raw["tracker"] is not None):
+        _refuse_folder_of_another(settings, folder)
         if (stored := stored_settings(settings.storage, settings.study_name)) is not None:
             sweep_settings.refuse_changes(settings.study_name, stored, comparable)
         study = SweepStudy(
@@ -79,26 +82,38 @@ def sweep(
         )
         tracker = imported("hydra.sweeper.tracker._target_", raw["tracker"]["_target_"])() if raw["tracker"] else None
         measure = imported("hydra.sweeper.measure", raw["measure"]) if raw["measure"] else None
-        frozen = frozen_context(context, folder) if settings.freeze else context
+        (folder / OWNER).write_text(study.id, encoding="utf-8")
+        frozen = frozen_context(context, study.home(folder)) if settings.freeze else context
         Sweep(
             settings,
             Jobs(master, frozen, settings, measure, is_tracked=tracker is not None),
             Ledger(study, tracker or NoTracker(), folder, settings),
             CodeWatch(task),
-            lambda: start_engine(settings, master, frozen, task),
+            lambda: start_engine(settings, master, frozen, task, study.id),
         ).run()
 
 
 @contextmanager
-def _locked(settings: SweepSettings, folder: Path) -> Iterator[None]:
-    """Hold the locks of the sweep's folder and, where the study is a file elsewhere, of that."""
+def _locked(settings: SweepSettings, folder: Path, is_own: bool) -> Iterator[None]:
+    """Hold the locks of the sweep's folder and, in other people's apps, of the study's file: either may be shared."""
     with ExitStack() as locks:
         locks.enter_context(parent_lock(folder / "parent.lock", settings.study_name))
-        database = settings.storage.removeprefix("sqlite:///")
-        if settings.freeze and database != settings.storage and Path(database).parent != folder:
-            lock = Path(f"{database}-{settings.study_name}.lock")
+        file = None if is_own else database_file(settings.storage)
+        if file is not None:
+            lock = file.parent.resolve() / f".{file.name}-{settings.study_name}.lock"
             locks.enter_context(parent_lock(lock, settings.study_name))
         yield
+
+
+def _refuse_folder_of_another(settings: SweepSettings, folder: Path) -> None:
+    """Raise `ConfigError` where the folder has the jobs of another study: theirs would be overwritten."""
+    owner = folder / OWNER
+    found = owner.read_text(encoding="utf-8") if owner.is_file() else None
+    if found is not None and found != stored_note(settings.storage, settings.study_name, "id"):
+        raise ConfigError(
+            f"hydra.sweep.dir={folder} holds the jobs of another study than '{settings.study_name}'; "
+            "expected another hydra.sweep.dir, or remove that folder"
+        )
 
 
 @dataclass(frozen=True)
@@ -140,12 +155,16 @@ class Sweep:
         finished = False
         try:
             with Interrupt() as interrupt:
+                self._stopping.check_failures("in an earlier start")
                 if self._has_work():
                     with closing(self._start_engine()) as engine:  # lanes warm up while the tracker opens
                         self.ledger.open(self.jobs.content(self.jobs.master))
                         self._loop(engine, interrupt)
                 else:
                     self.ledger.open(self.jobs.content(self.jobs.master))
+                    choose_progress(self.study, self.settings.total).said(
+                        self._why_no_more() or "nothing is left to do"
+                    )
             finished = True
         finally:
             self._close_running()
@@ -154,7 +173,7 @@ class Sweep:
     def _close_running(self) -> None:
         """Write down what was stopped in flight: done where it had just ended, else to be tried again."""
         for trial in self.running:
-            result = TrialResult.read(trial.folder)
+            result = self._result_in(trial.folder, trial.asked.number)
             if result is not None:
                 self.ledger.finish(result, trial.run_id)
             else:
@@ -199,8 +218,8 @@ class Sweep:
             return None
         if lost := self.study.to_retry():
             return self.study.retry(lost[0], self._seed)
-        for point in self.settings.enqueue:
-            if asked := self.study.take(point, self._seed):
+        for place, point in enumerate(self.settings.enqueue):
+            if asked := self.study.take(place, point, self._seed):
                 return asked
         return self.study.ask(self._seed)
 
@@ -220,7 +239,7 @@ class Sweep:
         except UserError as error:
             self._end(TrialResult(asked.number, "FAIL", reason=str(error)), run_id, progress)
         else:
-            self._submit(asked, replace(job, run_id=run_id), engine, progress)
+            self._submit(asked, replace(job, run_id=run_id, study=self.study.id), engine, progress)
 
     def _tell_changed_code(self, progress: Progress) -> None:
         changed = self._code.changed_files(self._code_at_start)
@@ -251,22 +270,25 @@ class Sweep:
                 self.running.remove(trial)
                 engine.cancel([trial.future])
                 late = TrialResult(number, "FAIL", reason=f"longer than hydra.sweeper.trial_timeout={limit:g} seconds")
-                self._end(TrialResult.read(trial.folder) or late, trial.run_id, progress)
+                self._end(self._result_in(trial.folder, number) or late, trial.run_id, progress)
 
     def _settle(self, trial: Running, engine: Engine, progress: Progress) -> None:
         """Write down how a trial ended; ``result.json`` counts, whatever became of its worker."""
         number = trial.asked.number
         if engine.blocks and self.settings.pruner:  # without one, samplers have no use for reports
             self.study.hear(number)
-        result = TrialResult.read(trial.folder)
+        result = self._result_in(trial.folder, number)
         error = trial.future.exception()
         if result is None and error is None:  # the launcher may have its own idea of hydra.job.id, and so of the folder
-            result = TrialResult.read(ran_in(trial.future.result()) or trial.folder)
+            result = self._result_in(ran_in(trial.future.result()) or trial.folder, number)
         if result is not None:
             self._end(result, trial.run_id, progress)
         elif isinstance(error, WorkerDied):
-            again = self.ledger.lose(number, trial.run_id, "lane_died", str(error))
+            why = "lane_died" if error.alone else "batch_lost"  # of a batch nobody knows whose fault it was
+            again = self.ledger.lose(number, trial.run_id, why, str(error))
             progress.lost(number, f"{error}; " + ("its point is tried again" if again else "given up"))
+            if not again:
+                self._stopping.check_failures(str(error))
         elif error is not None:
             self._end(TrialResult(number, "FAIL", reason=reason_of(error)), trial.run_id, progress)
         else:
@@ -275,6 +297,10 @@ class Sweep:
             self._end(result_of(trial.future.result(), handle, n_objectives), trial.run_id, progress)
 
     def _end(self, result: TrialResult, run_id: str | None, progress: Progress, why: str | None = None) -> None:
-        self.ledger.finish(result, run_id, why)
+        result = self.ledger.finish(result, run_id, why)
         progress.ended(result)
-        self._stopping.check_failures(result)
+        if result.state == "FAIL":
+            self._stopping.check_failures(result.reason)
+
+    def _result_in(self, folder: Path, number: int) -> TrialResult | None:
+        return TrialResult.read(folder, number, self.study.id)

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 OWN = ("complete", "pruned", "infeasible", "failed")
 """Outcomes that are the trial's own: they count towards ``n_trials``."""
-LOST = ("lane_died", "parent_died", "interrupted")
+LOST = ("lane_died", "batch_lost", "parent_died", "interrupted")
 """Outcomes that came from outside: the point is tried again."""
 UNASKED = "unasked"
 """Closed before it had a point: there is nothing to try again."""

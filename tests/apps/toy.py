@@ -50,6 +50,8 @@ def misbehave(misdeed: str) -> object:
     if misdeed == "memory":
         resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))  # 2 GB, where the machine itself would give more
         bytearray(2**32)
+    if misdeed == "tells":
+        besom.tell(point=7)
     if misdeed == "unpicklable":
         return threading.Lock()
     return {"nan": float("nan"), "inf": float("inf"), "none": None, "text": "three"}[misdeed]
