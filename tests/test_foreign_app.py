@@ -181,3 +181,17 @@ def test_the_lanes_of_besom_take_the_app_too(app: App) -> None:
     assert code == 0, output
     assert "Launching" not in output
     assert {trial.state.name for trial in app.trials} == {"COMPLETE"}
+
+
+def test_a_new_folder_at_each_start_resumes_from_the_storage_and_its_first_copies(app: App) -> None:
+    storage = f"hydra.sweeper.storage='sqlite:///{app.folder / 'all.db'}'"
+    common = (storage, "hydra.sweeper.study_name=all", "hydra/sweeper/sampler=grid")
+    assert app.run(*common, "hydra.sweep.dir=first", "hydra.sweeper.n_trials=12")[0] == 0
+    app.write("conf/model/large.yaml", "bonus: 500\nwidth: 0\n")
+    code, output = app.run(*common, "hydra.sweep.dir=second", "hydra.sweeper.n_trials=24")
+    assert code == 0, output
+    trials = load_study(f"sqlite:///{app.folder / 'all.db'}", "all").trials
+    assert len({str(trial.params) for trial in trials}) == len(trials) == 24
+    assert {trial.value // 100 for trial in trials if trial.params["model"] == "large" and trial.value} == {1}
+    results = yaml.safe_load((app.folder / "second" / "optimization_results.yaml").read_text())
+    assert (app.folder / "second" / results["best_job"] / "result.json").is_file()

@@ -27,12 +27,14 @@ class Ledger:
     """The two books of a sweep, written together.
 
     Args:
-        folder: the sweep's, in which its jobs lie.
+        home: the folder of the sweep's first start, by which the folders of jobs are stored.
+        folder: that of this start, where the results go; mostly the same.
     """
 
-    def __init__(self, study: SweepStudy, tracker: Tracker, folder: Path, settings: SweepSettings) -> None:
+    def __init__(self, study: SweepStudy, tracker: Tracker, home: Path, folder: Path, settings: SweepSettings) -> None:
         self.study = study
         self._tracker = tracker
+        self._home = home
         self._folder = folder
         self._retries = settings.retries
         self._constraints = settings.constraints
@@ -55,7 +57,7 @@ class Ledger:
 
     def note_folder(self, number: int, folder: Path) -> None:
         """Store where the trial's ``result.json`` will be, by the sweep's folder, unless its number says it."""
-        relative = os.path.relpath(folder, self._folder)
+        relative = os.path.relpath(folder, self._home)
         if relative != str(number):
             self.study.note(number, {"job": relative})
 
@@ -85,7 +87,10 @@ class Ledger:
 
     def _write_results(self) -> None:
         study = self.study
-        optimization_results.write(self._folder, study.tally.front, len(study.search.directions), study.search.space)
+        prefix = os.path.relpath(self._home, self._folder)
+        optimization_results.write(
+            self._folder, study.tally.front, len(study.search.directions), study.search.space, prefix
+        )
 
     def lose(self, number: int, run_id: str | None, why: str, reason: str) -> bool:
         """Write down a trial that was ended from outside; return True when its point is to be tried again."""
@@ -121,7 +126,7 @@ class Ledger:
             self._end_as_study_has_it(run_id, number)
 
     def _result_of(self, trial: FrozenTrial) -> TrialResult | None:
-        folder = self._folder / str(trial.user_attrs.get("job", trial.number))
+        folder = self._home / str(trial.user_attrs.get("job", trial.number))
         return TrialResult.read(folder, trial.number, self.study.id)
 
     def _end_as_study_has_it(self, run_id: str, number: int) -> None:

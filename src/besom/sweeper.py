@@ -83,11 +83,12 @@ def sweep(
         tracker = imported("hydra.sweeper.tracker._target_", raw["tracker"]["_target_"])() if raw["tracker"] else None
         measure = imported("hydra.sweeper.measure", raw["measure"]) if raw["measure"] else None
         (folder / OWNER).write_text(study.id, encoding="utf-8")
-        frozen = frozen_context(context, study.home(folder)) if settings.freeze else context
+        home = study.home(folder) if raw["tracker"] is None and _is_elsewhere(settings, folder) else folder
+        frozen = frozen_context(context, home) if settings.freeze else context
         Sweep(
             settings,
             Jobs(master, frozen, settings, measure, is_tracked=tracker is not None),
-            Ledger(study, tracker or NoTracker(), folder, settings),
+            Ledger(study, tracker or NoTracker(), home, folder, settings),
             CodeWatch(task),
             lambda: start_engine(settings, master, frozen, task, study.id),
         ).run()
@@ -103,6 +104,12 @@ def _locked(settings: SweepSettings, folder: Path, is_own: bool) -> Iterator[Non
             lock = file.parent.resolve() / f".{file.name}-{settings.study_name}.lock"
             locks.enter_context(parent_lock(lock, settings.study_name))
         yield
+
+
+def _is_elsewhere(settings: SweepSettings, folder: Path) -> bool:
+    """Tell whether the study is kept outside the sweep's folder, so that each start may have another one."""
+    file = database_file(settings.storage)
+    return file is None or file.parent.resolve() != folder.resolve()
 
 
 def _refuse_folder_of_another(settings: SweepSettings, folder: Path) -> None:
