@@ -292,6 +292,10 @@ WRONG = {
         ["sweep", "quick", "--sampler", "foo"],
         "expected one of bruteforce, cmaes, gp, grid, motpe, nsgaii, nsgaiii, qmc, random, tpe",
     ),
+    "two objectives": (
+        ["sweep", "quick", "hydra.sweeper.direction=[maximize,minimize]"],
+        "hydra.sweeper.direction has 2 entries, but a training has one train.objective",
+    ),
     "a wrong pruner": (
         ["sweep", "quick", "hydra.sweeper.pruner={_target_: foo.Bar}"],
         "hydra.sweeper.pruner.* cannot be",

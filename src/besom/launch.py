@@ -167,6 +167,7 @@ def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
         _refuse_swept_threads(sweeper.params, made.task_overrides)
         settings = sweep_settings.read(sweeper, made.task_overrides, master=made.config)
         _refuse_other_places(made, settings)
+        _refuse_several_objectives(settings)
         comparable = sweep_settings.comparable(made.config, sweeper, made.task_overrides)
         trial = made.check()
         sweep_settings.check_search(settings)
@@ -179,6 +180,14 @@ def _measures(config: DictConfig) -> Mapping[str, float] | None:
     from besom.measure import measure
 
     return measure(plain(config)) or None
+
+
+def _refuse_several_objectives(settings: SweepSettings) -> None:
+    if len(settings.search.directions) > 1:
+        raise ConfigError(
+            f"hydra.sweeper.direction has {len(settings.search.directions)} entries, but a training has one "
+            "train.objective; expected maximize or minimize"
+        )
 
 
 def _refuse_other_places(made: Composed, settings: SweepSettings) -> None:
