@@ -195,3 +195,26 @@ def test_a_new_folder_at_each_start_resumes_from_the_storage_and_its_first_copie
     assert {trial.value // 100 for trial in trials if trial.params["model"] == "large" and trial.value} == {1}
     results = yaml.safe_load((app.folder / "second" / "optimization_results.yaml").read_text())
     assert (app.folder / "second" / results["best_job"] / "result.json").is_file()
+
+
+MOODY = """
+def extend(config, trial):
+    if trial.params["x"] == 2:
+        raise ValueError("no two")
+    trial.suggest_categorical("+w", [1, 2])
+"""
+
+
+def test_a_custom_search_space_that_fails_at_one_value_fails_those_trials_only(app: App) -> None:
+    app.write("moody.py", MOODY)
+    app.environment = {**app.environment, "PYTHONPATH": str(app.folder)}
+    declared = ("hydra.sweeper.params={x:'range(0,4)'}", "hydra.sweeper.custom_search_space=moody.extend")
+    code, output = app.run(*declared, "hydra.sweeper.n_trials=30", "hydra.sweeper.max_failure_rate=1.0")
+    assert code == 0, output
+    failed = [trial for trial in app.own if trial.state.name == "FAIL"]
+    assert failed
+    assert all("moody.extend failed: ValueError: no two" in trial.user_attrs["reason"] for trial in failed)
+    done = [trial for trial in app.own if trial.state.name == "COMPLETE"]
+    assert {trial.params["x"] for trial in done} == {0, 1, 3}
+    assert len({str(trial.params) for trial in done}) == len(done)
+    assert app.run(*declared, "hydra.sweeper.n_trials=31", "hydra.sweeper.max_failure_rate=1.0")[0] == 0

@@ -31,10 +31,15 @@ from besom.targets import imported
 KEY = "hydra.sweeper.custom_search_space"
 
 REHEARSALS = 100
+CHECKS = 5
 
 
 class UsedUp(BesomError):
     """No new point was found in so many rehearsals; the search ends as if every point was taken."""
+
+
+class CustomFailed(ConfigError):
+    """The user's function raised something; at the values of one trial, maybe not at others."""
 
 
 def custom_values(space: Space, params: Mapping[str, Any]) -> Point:
@@ -82,15 +87,22 @@ class CustomSpace:
         return RehearsingSampler(sampler, self)
 
     def check(self, space: Space) -> None:
-        """Run the function once on made-up values.
+        """Run the function on a few made-up points, until it does at one.
 
         Raises:
-            ConfigError: it fails, or suggests a parameter that has a value already.
+            ConfigError: it fails at all of them, or suggests a parameter that has a value already.
         """
-        inner = DistinctSampler(RandomSampler(seed=0), space, (), np.random.default_rng(0))
-        trial = optuna.create_study(sampler=self.wrap(inner)).ask()
-        space.suggest(trial)
-        self.extend(trial, space)
+        for seed in range(CHECKS):
+            inner = DistinctSampler(RandomSampler(seed=seed), space, (), np.random.default_rng(seed))
+            trial = optuna.create_study(sampler=self.wrap(inner)).ask()
+            try:
+                space.suggest(trial)
+                self.extend(trial, space)
+            except CustomFailed:
+                if seed == CHECKS - 1:
+                    raise
+            else:
+                return
 
     def extend(self, trial: Trial, space: Space) -> Point:
         """Run the function on a trial that has its point of the space; return what was suggested."""
@@ -103,7 +115,7 @@ class CustomSpace:
         except BesomError:
             raise
         except Exception as error:  # the user's own function runs here
-            raise ConfigError(f"{KEY}={self.name} failed: {type(error).__name__}: {one_line(error)}") from error
+            raise CustomFailed(f"{KEY}={self.name} failed: {type(error).__name__}: {one_line(error)}") from error
 
     def refuse_overlap(self, space: Space, name: str) -> None:
         bare = name.lstrip("+")

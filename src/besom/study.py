@@ -22,7 +22,7 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from besom.custom_space import UsedUp
+from besom.custom_space import CustomFailed, UsedUp
 from besom.results import TrialResult
 from besom.search import Search
 from besom.storage import open_storage
@@ -34,11 +34,12 @@ OWN_OUTCOME = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial that has its point and waits to be run."""
+    """A trial that has its point and waits to be run; or, with an ``error``, to be closed."""
 
     number: int
     point: dict[str, Any]
     retry_of: int | None = None
+    error: str | None = None
 
 
 class SweepStudy:
@@ -92,7 +93,7 @@ class SweepStudy:
         for key, value in self._mirrored[None].items():
             self._memory.set_study_system_attr(self._working_id, key, value)
         self.tally = Tally(self.search.directions, trials)
-        self._seen = {self.search.key(trial.params) for trial in trials if "point" in trial.user_attrs}
+        self._seen = {self.search.key(one.params) for one in trials if "point" in one.user_attrs and one.params}
         self._enqueued = {trial.user_attrs["enqueued"] for trial in trials if "enqueued" in trial.user_attrs}
         self._found_nothing_new = False
         self._lost: dict[int, int] = {}  # point → the last trial that tried it and was lost
@@ -183,12 +184,14 @@ class SweepStudy:
         return self._take(self._next_point, enqueued=place)
 
     def _take(self, index: int, **marks: int) -> Asked | None:
-        trial = self._working.ask()
+        trial, failure = self._working.ask(), None
         try:
             point = self.search.suggest(trial)
         except UsedUp as error:
             self._close_unasked(trial, str(error))
             return None
+        except CustomFailed as error:  # of this point alone: the next one may do
+            point, failure = dict(trial.params), str(error)
         for key, value in {"point": index, **marks}.items():
             trial.set_user_attr(key, value)
         frozen = self._working_trial(trial.number)
@@ -196,10 +199,11 @@ class SweepStudy:
         self._mirrored[trial.number] = dict(frozen.system_attrs)
         self._mirror_study()
         self._running[trial.number] = trial
-        self._seen.add(self.search.key(point))
+        if point:
+            self._seen.add(self.search.key(point))
         self._count_point(frozen)
         self.tally.running += 1
-        return Asked(trial.number, point, marks.get("retry_of"))
+        return Asked(trial.number, point, marks.get("retry_of"), failure)
 
     def _close_unasked(self, trial: Trial, reason: str) -> None:
         """Close a trial that never got a point, in both copies, so that their numbers stay the same."""

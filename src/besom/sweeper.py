@@ -234,6 +234,9 @@ class Sweep:
         """Compose and check a trial, make its run, hand it to a worker; or end it here and now."""
         self._tell_changed_code(progress)
         run_id = None
+        if asked.error is not None:
+            self._end(TrialResult(asked.number, "FAIL", reason=asked.error), None, progress)
+            return
         try:
             job = self.jobs.compose(asked)
             content = self.jobs.content(job.config)
