@@ -72,7 +72,7 @@ def task(config: DictConfig) -> Any:  # noqa: C901  # a table in code
     match config.do:
         case "tell":
             hydra = HydraConfig.get()
-            besom.tell(number=hydra.job.num, folder=hydra.runtime.output_dir, pid=os.getpid())
+            besom.tell(job_num=hydra.job.num, folder=hydra.runtime.output_dir, pid=os.getpid())
             return config.x
         case "report":
             for step, value in enumerate((0.25, 0.5, config.x)):
@@ -220,7 +220,7 @@ class TestEveryEngine:
         result = workshop.result(number)
         assert result is not None
         assert (result.state, result.values, result.number) == ("COMPLETE", [value], number)
-        assert result.facts["number"] == number
+        assert result.facts["job_num"] == number
         assert Path(result.facts["folder"]) == job_folder(workshop.job(number, "tell").config)
 
     def test_a_return_comes_back(self, ended: dict[int, Future[JobReturn]]) -> None:
