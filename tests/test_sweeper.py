@@ -445,7 +445,7 @@ def test_a_returned_mapping_tells_facts_beside_the_objective(toy: Toy) -> None:
 
 
 def test_a_constraint_that_nobody_told_about_fails_the_trial(toy: Toy) -> None:
-    toy.run("x=1", "y=1,2", "hydra.sweeper.constraints=['weight <= 200']")
+    toy.run("x=1", "y=1,2", "hydra.sweeper.constraints=['weight <= 200']", "hydra.sweeper.max_failure_rate=1.0")
     assert "needs weight, which the trial did not tell; it told size" in toy.trials[0].user_attrs["reason"]
 
 

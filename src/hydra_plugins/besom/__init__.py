@@ -92,16 +92,26 @@ class BesomLanes(Launcher):
 
 
 def register() -> None:
-    """Put the config groups into Hydra's config store."""
-    store = ConfigStore.instance()
-    store.store(group="hydra/sweeper", name="besom", node=BesomSweeperConf, provider="besom")
-    store.store(group="hydra/launcher", name="besom_lanes", node=BesomLanesConf, provider="besom")
+    """Put the config groups into Hydra's config store, once: in a worker Hydra fills the store before it gets here."""
+    nodes: dict[tuple[str, str], Any] = {
+        ("hydra/sweeper", "besom"): BesomSweeperConf,
+        ("hydra/launcher", "besom_lanes"): BesomLanesConf,
+    }
     both = find_spec("hydra_plugins.hydra_optuna_sweeper") is not None
-    for name, node in SAMPLERS.items():
-        if not (both and name in OFFICIAL):  # two of one name are an error in Hydra 1.5; besom takes theirs too
-            store.store(group="hydra/sweeper/sampler", name=name, node=node, provider="besom")
-    for name, node in PRUNERS.items():
-        store.store(group="hydra/sweeper/pruner", name=name, node=node, provider="besom")
+    # two of one name are an error in Hydra 1.5; besom takes the official ones too
+    samplers = {name: node for name, node in SAMPLERS.items() if not (both and name in OFFICIAL)}
+    nodes |= {("hydra/sweeper/sampler", name): node for name, node in samplers.items()}
+    nodes |= {("hydra/sweeper/pruner", name): node for name, node in PRUNERS.items()}
+    store = ConfigStore.instance()
+    for (group, name), node in nodes.items():
+        if not _is_stored(store.repo, group, name):
+            store.store(group=group, name=name, node=node, provider="besom")
+
+
+def _is_stored(repo: Any, group: str, name: str) -> bool:
+    for part in group.split("/"):
+        repo = repo.get(part, {})
+    return f"{name}.yaml" in repo
 
 
 register()
