@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 
 from besom.seeding import fix_runtime
@@ -19,6 +20,19 @@ fix_environment()  # and this before MLflow is
 ROOT = Path(__file__).parents[1]
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "CI")
 """The only variables of the outside that a command under test sees, besides coverage's own."""
+
+
+def lanes_of(parent: int) -> list[psutil.Process]:
+    """Return the lanes of a process, living, and not Python's resource tracker."""
+    return [child for child in psutil.Process(parent).children(recursive=True) if _is_lane(child)]
+
+
+def _is_lane(process: psutil.Process) -> bool:
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it died just now, zombies included
+        return False
+
 
 BesomCommand = Callable[..., subprocess.CompletedProcess[str]]
 

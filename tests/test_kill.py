@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from conftest import BesomCommand
+from conftest import BesomCommand, lanes_of
 
 SWEEP = ("sweep", "quick", "--trials", "6", "train.epochs=2", "data.n_train=300")
 
@@ -26,11 +26,6 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
 def finished(folder: Path) -> dict[str, str]:
     """Return the text of each ``result.json``, by trial."""
     return {path.parent.name: path.read_text() for path in folder.glob("mlruns/jobs/quick/*/result.json")}
-
-
-def lanes_of(parent: int) -> list[psutil.Process]:
-    children = psutil.Process(parent).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from conftest import lanes_of
 
 from besom.engine import OnReport, WorkerDied
 from besom.lanes import LanePool, LaneSetup
@@ -166,11 +167,10 @@ def test_a_lane_killed_before_it_has_read_its_setup_blocks_nobody() -> None:
         return len(weight)
 
     def kill_the_first_lane() -> None:
-        until(lambda: any("spawn_main" in " ".join(child.cmdline()) for child in psutil.Process().children()))
-        for child in psutil.Process().children():
+        until(lambda: bool(lanes_of(os.getpid())))
+        for lane in lanes_of(os.getpid()):
             with suppress(psutil.NoSuchProcess):
-                if "spawn_main" in " ".join(child.cmdline()):
-                    child.kill()
+                lane.kill()
 
     killer = threading.Thread(target=kill_the_first_lane)
     killer.start()

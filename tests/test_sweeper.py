@@ -19,6 +19,7 @@ import optuna
 import psutil
 import pytest
 import yaml
+from conftest import lanes_of
 
 from besom.storage import load_study
 from besom.tally import OWN, outcome
@@ -98,12 +99,6 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
-
-
-def lanes_of(parent: int) -> list[psutil.Process]:
-    """Return the lanes of a parent, not Python's resource tracker."""
-    children = psutil.Process(parent).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
