@@ -106,7 +106,19 @@ class RunLogger:
             "split_digest": dataset.split_digest,
         }
         inputs = DatasetInput(entity, [InputTag(key, value) for key, value in tags.items()])
-        self._client.log_inputs(self.run_id, datasets=[inputs])
+        self._log_inputs([inputs])
+
+    def _log_inputs(self, inputs: list[Any]) -> None:
+        """Log datasets, once more where another lane has logged the same ones at that moment.
+
+        MLflow looks for the dataset and then inserts it; of two that do so at once the database refuses the second.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.log_inputs(self.run_id, datasets=inputs)
+        except MlflowException:
+            self._client.log_inputs(self.run_id, datasets=inputs)
 
     def log_folder(self, folder: Path) -> None:
         """Copy everything in a folder to the run's artifacts."""
