@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -32,6 +35,35 @@ def _is_lane(process: psutil.Process) -> bool:
         return "spawn_main" in " ".join(process.cmdline())
     except psutil.NoSuchProcess:  # it died just now, zombies included
         return False
+
+
+def all_gone(processes: list[psutil.Process]) -> bool:
+    """Tell whether none of some processes lives on."""
+    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for a condition; fail when it does not come true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal in value and type, nan being equal to nan, all the way down."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return same(list(one.items()), [tuple(item) for item in other.items()])
+    if isinstance(one, tuple):
+        return all(map(same, one, other))
+    if isinstance(one, float):
+        is_nan = math.isnan(one) and math.isnan(other)
+        return is_nan or (one == other and math.copysign(1, one) == math.copysign(1, other))
+    return bool(one == other)
 
 
 BesomCommand = Callable[..., subprocess.CompletedProcess[str]]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from conftest import until
 from optuna.trial import FrozenTrial
 
 from besom.storage import load_study
@@ -104,13 +103,6 @@ class App:
 @pytest.fixture
 def app(tmp_path: Path, clean_environment: dict[str, str]) -> App:
     return App(tmp_path, clean_environment)
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "grid"])

@@ -6,13 +6,13 @@ the installed one iterates. Tables marked *official* hold the assertions of hydr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hydra
 import pytest
+from conftest import same
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -50,20 +50,6 @@ def hydras_values(text: str) -> list[Any] | None:
     except (HydraException, ValueError):
         return None
     return sorted(set(values)) or None
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equal in value and type, nan being equal to nan, all the way down."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(same(value, other[key]) for key, value in one.items())
-    if isinstance(one, float):
-        is_nan = math.isnan(one) and math.isnan(other)
-        return is_nan or (one == other and math.copysign(1, one) == math.copysign(1, other))
-    return bool(one == other)
 
 
 # Ranges

@@ -6,21 +6,12 @@ import json
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from conftest import BesomCommand, lanes_of
+from conftest import BesomCommand, all_gone, lanes_of, until
 
 SWEEP = ("sweep", "quick", "--trials", "6", "train.epochs=2", "data.n_train=300")
-
-
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 def finished(folder: Path) -> dict[str, str]:
@@ -35,22 +26,18 @@ def started(folder: Path) -> int:
     return int(count)
 
 
-def all_gone(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
-
-
 def test_a_killed_lane_and_a_killed_parent_cost_no_finished_trial_and_leave_nothing_running(
     project: Path, besom_command: BesomCommand, clean_environment: dict[str, str]
 ) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "besom", *SWEEP], cwd=project, env=clean_environment, stdout=subprocess.PIPE, text=True
     ) as parent:
-        until(lambda: len(finished(project)) >= 1)
+        until(lambda: len(finished(project)) >= 1, seconds=120)
         lanes_of(parent.pid)[0].kill()
-        until(lambda: started(project) > len(finished(project)) >= 2)  # so that there is something to lose
+        until(lambda: started(project) > len(finished(project)) >= 2, seconds=120)  # so that there is something to lose
         children = psutil.Process(parent.pid).children(recursive=True)
         parent.kill()
-    until(lambda: all_gone(children))
+    until(lambda: all_gone(children), seconds=120)
     before = finished(project)
     again = besom_command(*SWEEP, cwd=project, timeout=240)
     assert again.returncode == 0, again.stderr

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import lanes_of
+from conftest import all_gone, lanes_of, until
 
 from besom.engine import OnReport, WorkerDied
 from besom.lanes import LanePool, LaneSetup
@@ -80,13 +80,6 @@ def settled(pool: LanePool, *futures: Future[Any], seconds: float = 30) -> None:
     while not all(future.done() for future in futures):
         assert time.monotonic() < end, "a job did not end"
         pool.wait(0.5)
-
-
-def until(condition: Callable[[], bool], seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 def test_a_lane_runs_one_job_after_another_in_one_warm_process() -> None:
@@ -167,7 +160,7 @@ def test_a_lane_killed_before_it_has_read_its_setup_blocks_nobody() -> None:
         return len(weight)
 
     def kill_the_first_lane() -> None:
-        until(lambda: bool(lanes_of(os.getpid())))
+        until(lambda: bool(lanes_of(os.getpid())), seconds=15)
         for lane in lanes_of(os.getpid()):
             with suppress(psutil.NoSuchProcess):
                 lane.kill()
@@ -185,8 +178,9 @@ def test_a_lane_killed_from_outside_while_idle_is_replaced() -> None:
     with lanes() as pool:
         first = pool.submit(("pid",), deaf)
         settled(pool, first)
-        os.kill(first.result(), signal.SIGKILL)
-        until(lambda: not psutil.pid_exists(first.result()) or psutil.Process(first.result()).status() == "zombie")
+        lane = psutil.Process(first.result())
+        lane.kill()
+        until(lambda: all_gone([lane]), seconds=15)
         pool.wait(1)
         second = pool.submit(("pid",), deaf)
         settled(pool, second)
@@ -221,7 +215,7 @@ def test_a_cancelled_job_takes_what_it_has_started_with_it(tmp_path: Path) -> No
             pool.wait(0.1)
         child = psutil.Process(int(file.read_text()))
         pool.cancel([job])
-        until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+        until(lambda: all_gone([child]), seconds=15)
 
 
 def test_close_leaves_no_process_behind() -> None:
@@ -277,7 +271,7 @@ def test_lanes_end_by_themselves_when_their_parent_is_killed(tmp_path: Path, num
         children = psutil.Process(parent.pid).children(recursive=True)
         assert len(children) >= 2
         parent.send_signal(number)
-    until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+    until(lambda: all_gone(children), seconds=15)
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_a_lane() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import same
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
@@ -34,22 +35,6 @@ def space_of(**params: Any) -> Space:
 
 def read_back(space: Space, point: Mapping[str, Any]) -> list[Any]:
     return [PARSER.parse_override(text).value() for text in space.overrides(point)]
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equal in value and type, nan being equal to nan, all the way down."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, dict):
-        return same(list(one.items()), [tuple(item) for item in other.items()])
-    if isinstance(one, tuple):
-        return all(map(same, one, other))
-    if isinstance(one, float):
-        is_nan = math.isnan(one) and math.isnan(other)
-        return is_nan or (one == other and math.copysign(1, one) == math.copysign(1, other))
-    return bool(one == other)
 
 
 # What each text means

@@ -8,9 +8,7 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import optuna
 import psutil
 import pytest
 import yaml
-from conftest import lanes_of
+from conftest import all_gone, lanes_of, until
 
 from besom.storage import load_study
 from besom.tally import OWN, outcome
@@ -92,17 +90,6 @@ class Toy:
 @pytest.fixture
 def toy(tmp_path: Path, clean_environment: dict[str, str]) -> Toy:
     return Toy(tmp_path, clean_environment)
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
-def all_gone(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])

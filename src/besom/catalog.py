@@ -13,16 +13,15 @@ import yaml
 
 from besom.errors import NotFound, did_you_mean
 from besom.paths import Store
-from besom.storage import directions_of, has_storage, load_study, study_names
+from besom.storage import find_study, has_storage, load_study, study_names
 from besom.tally import Tally
 from besom.tracking import fix_environment, uri_of
 
 
 def trials_of(storage: str, name: str) -> list[Any]:
     """Return the trials of a sweep, none where it does not exist."""
-    if not has_storage(storage) or name not in study_names(storage):
-        return []
-    return load_study(storage, name).get_trials(deepcopy=False)
+    study = find_study(storage, name)
+    return [] if study is None else study.get_trials(deepcopy=False)
 
 
 def no_store(store: Store) -> NotFound:
@@ -109,7 +108,7 @@ def find_run(store: Store, run_or_sweep: str) -> StoredRun:
 
 def _best_run_id(store: Store, name: str) -> str:
     study = load_study(store.studies_uri, name)
-    trial = Tally(directions_of(study), study.get_trials(deepcopy=False)).best
+    trial = Tally.of(study).best
     if trial is None or "run_id" not in trial.user_attrs:
         raise NotFound(f"sweep '{name}' has no complete trial yet; see 'besom status {name}'")
     return str(trial.user_attrs["run_id"])

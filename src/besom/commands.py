@@ -66,16 +66,16 @@ def _number_of_trials(storage: str, name: str, fresh: bool) -> int:
 def _after_sweep(storage: str, name: str, before: int, form: str) -> int:
     """Print the leaderboard, and say so when there was nothing left to train."""
     from besom.rows import differing, leaderboard, rows
-    from besom.storage import directions_of, load_study
-    from besom.tally import Tally
+    from besom.storage import load_study
+    from besom.tally import Tally, directions_of
 
     study = load_study(storage, name)
-    trials, directions = study.get_trials(deepcopy=False), directions_of(study)
-    board = leaderboard(rows(trials), directions)
+    trials = study.get_trials(deepcopy=False)
+    board = leaderboard(rows(trials), directions_of(study))
     if form == "json":
         print_json({"trials": board})
         return 0
-    counted, total = Tally(directions, trials).counts.counted, study.user_attrs.get("n_trials")
+    counted, total = Tally.of(study).counts.counted, study.user_attrs.get("n_trials")
     if total is not None and counted < total:
         say(f"sweep '{name}' ended at {counted} of {total} trials; the same command goes on, if its settings let it.")
     elif len(trials) == before:
@@ -97,11 +97,10 @@ def train(arguments: Namespace) -> int:
 def status(arguments: Namespace) -> int:
     """``besom status``."""
     from besom.rows import status as status_of
-    from besom.storage import directions_of
 
     study, store = _study(arguments)
     trials = study.get_trials(deepcopy=False)
-    counts = status_of(arguments.name, study.user_attrs.get("n_trials"), trials, directions_of(study))
+    counts = status_of(study)
     if arguments.format == "json":
         print_json(counts)
         return 0
@@ -136,11 +135,10 @@ def runs(arguments: Namespace) -> int:
 def best(arguments: Namespace) -> int:
     """``besom best``: one row, or with several objectives those of the front."""
     from besom.rows import differing, row
-    from besom.storage import directions_of
     from besom.tally import Tally
 
     study, _ = _study(arguments)
-    front = [row(trial) for trial in Tally(directions_of(study), study.get_trials(deepcopy=False)).front]
+    front = [row(trial) for trial in Tally.of(study).front]
     if not front:
         raise NotFound(f"sweep '{arguments.name}' has no complete trial yet; see 'besom status {arguments.name}'")
     found = front[0]

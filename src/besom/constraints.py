@@ -80,6 +80,15 @@ def parse_constraints(texts: Sequence[str]) -> list[Constraint]:
     return [_parse(text) for text in texts]
 
 
+def violations(constraints: Sequence[Constraint], measures: Mapping[str, float]) -> dict[str, float]:
+    """Return by how much each constraint is broken, by its text; 0 and less keeps it.
+
+    Raises:
+        ConfigError: for a division by zero.
+    """
+    return {constraint.text: constraint.violation(measures) for constraint in constraints}
+
+
 def untold(constraints: Sequence[Constraint], facts: Mapping[str, object]) -> str | None:
     """Return what an ended trial should have told and did not, None where it told enough."""
     for constraint in constraints:

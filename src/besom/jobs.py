@@ -5,7 +5,7 @@ Knows nothing of who asked for the point and of who runs the job.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from besom.config import plain
+from besom.constraints import Constraint
 from besom.engine import Job
 from besom.errors import ConfigError, GeometryError
 from besom.launcher import compose_job
@@ -72,13 +73,13 @@ class Jobs:
         except GeometryError as error:
             raise Infeasible(str(error)) from error
 
-    def violations(self, measures: Mapping[str, float]) -> dict[str, float]:
-        """Return by how much each constraint that can be decided by ``measures`` is broken; 0 and less keeps it."""
-        decided = [one for one in self.settings.constraints if set(one.names) <= set(measures)]
-        return {one.text: one.violation(measures) for one in decided}
+    def decidable(self, measures: Mapping[str, float]) -> list[Constraint]:
+        """Return the constraints that need no more than ``measures``."""
+        return [one for one in self.settings.constraints if set(one.names) <= set(measures)]
 
-    def refuse_infeasible(self, measures: Mapping[str, float]) -> None:
-        """Raise `Infeasible` where a constraint is broken."""
-        for constraint in self.settings.constraints:
-            if set(constraint.names) <= set(measures) and (broken := constraint.broken_by(measures)):
-                raise Infeasible(broken)
+
+def refuse_broken(constraints: Sequence[Constraint], measures: Mapping[str, float]) -> None:
+    """Raise `Infeasible` where a constraint is broken."""
+    for constraint in constraints:
+        if broken := constraint.broken_by(measures):
+            raise Infeasible(broken)

@@ -30,7 +30,7 @@ from besom.project import Project, Stage
 from besom.schema import TrialConfig
 from besom.seeding import fix_runtime
 from besom.settings import SweepSettings
-from besom.storage import stored_settings
+from besom.storage import find_study, settings_of
 from besom.store import create_store
 from besom.tracking import fix_environment, keep_uri
 from besom.uris import check_no_password
@@ -248,7 +248,7 @@ def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     """Start or resume a planned sweep and run it to its end."""
     store, name = plan.made.store, plan.name
     refuse_if_locked(store.lock(name), name)
-    stored = None if fresh else stored_settings(plan.settings.storage, name)
+    stored = None if fresh else settings_of(find_study(plan.settings.storage, name))
     if stored is not None:
         sweep_settings.refuse_changes(name, stored, plan.comparable)
     _prepare(store, plan.trial.train.threads)

@@ -1,6 +1,6 @@
 """Keeps the study and the tracker in step: the study is told first, the run follows.
 
-Whatever dies in between leaves the study right, and `Ledger.mend` brings the runs after it.
+Whatever dies in between leaves the study right, and `Ledger.open` brings the runs after it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from besom import optimization_results
-from besom.constraints import untold
+from besom.constraints import untold, violations
 from besom.errors import ConfigError
 from besom.results import TrialResult
 from besom.settings import SweepSettings
@@ -77,12 +77,12 @@ class Ledger:
         left = [constraint for constraint in self._constraints if constraint.text not in decided]
         missing = untold(left, result.facts)
         try:
-            violations = {} if missing else {one.text: one.violation(result.facts) for one in left}
+            broken = {} if missing else violations(left, result.facts)
         except ConfigError as error:
             missing = str(error)
         if missing:
             return replace(result, state="FAIL", values=[], reason=missing)
-        self.study.constrain(result.number, violations)
+        self.study.constrain(result.number, broken)
         return result
 
     def _write_results(self) -> None:
@@ -115,10 +115,9 @@ class Ledger:
 
     def _mend(self) -> None:
         for trial in self.study.left_running():
-            result = self._result_of(trial)
             if "point" not in trial.user_attrs:
                 self.study.lose(trial.number, UNASKED, "its parent died before it had a point", self._retries)
-            elif result is not None:
+            elif (result := self._result_of(trial)) is not None:
                 self.finish(result, None)
             else:
                 self.study.lose(trial.number, "parent_died", "its parent died", self._retries)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from besom.tally import OWN, Tally, outcome
@@ -36,13 +37,13 @@ def rows(trials: Sequence[FrozenTrial], *, lost_too: bool = False) -> list[dict[
     return [row(trial) for trial in trials if lost_too or not trial.state.is_finished() or outcome(trial) in OWN]
 
 
-def status(name: str, n_trials: int | None, trials: Sequence[FrozenTrial], directions: Sequence[str]) -> dict[str, Any]:
+def status(study: Study) -> dict[str, Any]:
     """Return the counts of a sweep, the contract of ``besom status --format json``."""
-    tally = Tally(directions, trials)
+    tally = Tally.of(study)
     number, best = tally.counts, tally.best
     return {
-        "name": name,
-        "n_trials": n_trials,
+        "name": study.study_name,
+        "n_trials": study.user_attrs.get("n_trials"),
         "complete": number.complete,
         "pruned": number.pruned,
         "failed": number.failed,

@@ -206,7 +206,7 @@ def refuse_changes(name: str, stored: Mapping[str, Any], now: Mapping[str, Any])
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:
-    return json.dumps(values[key], default=str) if key in values else "absent"
+    return json.dumps(values[key]) if key in values else "absent"
 
 
 def _container(value: Any) -> Any:

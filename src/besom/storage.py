@@ -77,33 +77,36 @@ def load_study(url: str, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=open_storage(url))
 
 
-def directions_of(study: optuna.Study) -> list[str]:
-    """Return ``maximize`` or ``minimize`` for each objective of a study."""
-    return [direction.name.lower() for direction in study.directions]
-
-
 def delete_study(url: str, name: str) -> None:
     """Delete a study if it is there."""
     if name in study_names(url):
         optuna.delete_study(study_name=name, storage=open_storage(url))
 
 
-def stored_settings(url: str, name: str) -> dict[str, Any] | None:
-    """Return what a sweep was started with, by dotted key; None where it does not exist."""
-    if not has_storage(url) or name not in study_names(url):
+def find_study(url: str, name: str) -> optuna.Study | None:
+    """Return a study for reading, None where there is none; opens the storage once and makes none."""
+    if not has_storage(url):
         return None
-    study = load_study(url, name)
+    storage = open_storage(url)
+    try:
+        storage.get_study_id_from_name(name)
+    except KeyError:
+        return None
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def settings_of(study: optuna.Study | None) -> dict[str, Any] | None:
+    """Return what a sweep was started with, by dotted key; None where it was not.
+
+    Raises:
+        ConfigError: the study is not a sweep's and holds trials.
+    """
+    if study is None:
+        return None
     settings: dict[str, Any] | None = study.user_attrs.get("settings")
     if settings is None and study.get_trials(deepcopy=False):
         raise ConfigError(
-            f"study '{name}' in {make_url(url)} holds trials that besom did not run; expected another "
+            f"study '{study.study_name}' holds trials that besom did not run; expected another "
             "hydra.sweeper.study_name, or another hydra.sweeper.storage"
         )
     return settings
-
-
-def stored_note(url: str, name: str, key: str) -> Any:
-    """Return what a study notes under a key, None where there is no such study or note."""
-    if not has_storage(url) or name not in study_names(url):
-        return None
-    return load_study(url, name).user_attrs.get(key)

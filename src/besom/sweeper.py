@@ -15,18 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from besom import settings as sweep_settings
 from besom.code_watch import CodeWatch
+from besom.constraints import violations
 from besom.engine import Engine, Job, WorkerDied
 from besom.engines import refuse_what_no_engine_can, start_engine
 from besom.errors import ConfigError, UserError
 from besom.frozen import frozen_context
 from besom.interrupt import Interrupt
-from besom.jobs import Infeasible, Jobs
+from besom.jobs import Infeasible, Jobs, refuse_broken
 from besom.judge import reason_of
 from besom.launcher import job_folder, ran_in, result_of
 from besom.ledger import Ledger
@@ -37,7 +39,7 @@ from besom.reporting import TrialHandle
 from besom.results import TrialResult
 from besom.settings import SweepSettings
 from besom.stopping import Stopping
-from besom.storage import database_file, stored_note, stored_settings
+from besom.storage import database_file, find_study, settings_of
 from besom.study import Asked, SweepStudy
 from besom.targets import imported
 from besom.tracker import NoTracker
@@ -70,8 +72,9 @@ def sweep(
     sweep_settings.check_search(settings)
     refuse_what_no_engine_can(settings, master)
     with _locked(settings, folder, is_own=raw["tracker"] is not None):
-        _refuse_folder_of_another(settings, folder)
-        if (stored := stored_settings(settings.storage, settings.study_name)) is not None:
+        found = find_study(settings.storage, settings.study_name)
+        _refuse_folder_of_another(settings, folder, found)
+        if (stored := settings_of(found)) is not None:
             sweep_settings.refuse_changes(settings.study_name, stored, comparable)
         study = SweepStudy(
             settings.storage,
@@ -112,11 +115,11 @@ def _is_elsewhere(settings: SweepSettings, folder: Path) -> bool:
     return file is None or file.parent.resolve() != folder.resolve()
 
 
-def _refuse_folder_of_another(settings: SweepSettings, folder: Path) -> None:
+def _refuse_folder_of_another(settings: SweepSettings, folder: Path, study: optuna.Study | None) -> None:
     """Raise `ConfigError` where the folder has the jobs of another study: theirs would be overwritten."""
     owner = folder / OWNER
-    found = owner.read_text(encoding="utf-8") if owner.is_file() else None
-    if found is not None and found != stored_note(settings.storage, settings.study_name, "id"):
+    own = study.user_attrs.get("id") if study is not None else None
+    if owner.is_file() and owner.read_text(encoding="utf-8") != own:
         raise ConfigError(
             f"hydra.sweep.dir={folder} holds the jobs of another study than '{settings.study_name}'; "
             "expected another hydra.sweep.dir, or remove that folder"
@@ -242,8 +245,9 @@ class Sweep:
             content = self.jobs.content(job.config)
             run_id = self.ledger.start(asked, content)
             measures = self.jobs.measures(content)
-            self.study.constrain(asked.number, self.jobs.violations(measures))
-            self.jobs.refuse_infeasible(measures)
+            decidable = self.jobs.decidable(measures)
+            self.study.constrain(asked.number, violations(decidable, measures))
+            refuse_broken(decidable, measures)
         except Infeasible as error:
             self._end(TrialResult(asked.number, "PRUNED", reason=str(error)), run_id, progress, why="infeasible")
         except UserError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 OWN = ("complete", "pruned", "infeasible", "failed")
@@ -59,6 +60,11 @@ class Tally:
             if trial.state.is_finished():
                 self.end(trial)
 
+    @classmethod
+    def of(cls, study: Study) -> Tally:
+        """Return the tally of a study as it is now."""
+        return cls(directions_of(study), study.get_trials(deepcopy=False))
+
     @property
     def counts(self) -> Counts:
         ended = self._ended
@@ -90,6 +96,11 @@ class Tally:
 
     def _losses(self, trial: FrozenTrial) -> list[float]:
         return [sign * value for sign, value in zip(self._signs, trial.values, strict=True)]
+
+
+def directions_of(study: Study) -> list[str]:
+    """Return ``maximize`` or ``minimize`` for each objective of a study."""
+    return [direction.name.lower() for direction in study.directions]
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
