@@ -232,6 +232,13 @@ def test_dry_run_shows_the_space_and_the_first_points_and_makes_nothing(
     assert not list(project.iterdir())
 
 
+def test_fields_of_the_lanes_and_a_glob_need_no_more_words(project: Path, besom_command: BesomCommand) -> None:
+    options = ("data=glob(mnist*)", "hydra.launcher.n_lanes=1", "hydra.sweeper.enqueue=[]")
+    shown = Folder(project, besom_command).besom("sweep", "quick", "--dry-run", *options).stdout
+    assert "144 points" in shown
+    assert "on 1 lanes" in shown
+
+
 def test_a_constraint_prunes_a_point_without_training_it(project: Path, besom_command: BesomCommand) -> None:
     folder = Folder(project, besom_command)
     folder.besom("sweep", "quick", "--trials", "2", *SMALL, "hydra.sweeper.constraints=['n_params > 203068']")
@@ -295,6 +302,10 @@ WRONG = {
     "two objectives": (
         ["sweep", "quick", "hydra.sweeper.direction=[maximize,minimize]"],
         "hydra.sweeper.direction has 2 entries, but a training has one train.objective",
+    ),
+    "no lanes": (
+        ["sweep", "quick", "hydra.launcher.n_lanes=0"],
+        "n_lanes=0 is not usable; expected 'auto' or a number",
     ),
     "a wrong pruner": (
         ["sweep", "quick", "hydra.sweeper.pruner={_target_: foo.Bar}"],

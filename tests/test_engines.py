@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
@@ -97,7 +98,7 @@ def task(config: DictConfig) -> Any:  # noqa: C901  # a table in code
 
 def hydra_app(conf: Path | str, *overrides: str) -> tuple[HydraContext, DictConfig]:
     """Give what Hydra gives to a sweeper: its context and the composed config of the multirun."""
-    quiet = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null")
+    quiet = ("hydra.job_logging.root.handlers=[file]", "hydra/hydra_logging=none", "hydra.output_subdir=null")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Hydra 1.4 on what goes in 1.5: version_base, sampler groups of two sweepers
         version.setbase("1.3")
@@ -178,8 +179,12 @@ def workshop_of(name: str, folder: Path) -> Iterator[Workshop]:
         study.ask()
     overrides = (f"hydra.sweep.dir={folder / 'sweep'}", *(LAUNCHERS[name] or ()))
     context, master = hydra_app(folder / "conf", *overrides)
+    before = list(logging.getLogger().handlers)
     with closing(start(name, context, master, url, folder)) as engine:
         yield Workshop(name, engine, context, master, url)
+    for handler in [handler for handler in logging.getLogger().handlers if handler not in before]:
+        handler.close()  # the log of the last job that ran in this process
+        logging.getLogger().removeHandler(handler)
 
 
 MISDEEDS = {
@@ -235,6 +240,14 @@ class TestEveryEngine:
         assert (result.state, result.values) == ("FAIL", [])
         assert result.reason is not None
         assert MISDEEDS[number][1] in result.reason
+
+    @pytest.mark.parametrize("number", [3, 6])
+    def test_a_job_keeps_the_traceback_in_its_log(
+        self, workshop: Workshop, ended: dict[int, Future[JobReturn]], number: int
+    ) -> None:
+        log = (job_folder(workshop.job(number, "raise").config) / "app.log").read_text()
+        assert log.count("the trial failed") == log.count("Traceback (most recent call last)") == 1
+        assert MISDEEDS[number][1] in log
 
     def test_a_number_that_cannot_be_pickled_counts(
         self, workshop: Workshop, ended: dict[int, Future[JobReturn]]

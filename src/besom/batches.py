@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from besom.engine import Job, OnReport, WorkerDied
 from besom.errors import ConfigError
-from besom.judge import failed, judge, reason_of
+from besom.judge import failed, is_pruned, judge, reason_of
 from besom.lanes import usable_cores
 from besom.launcher import job_folder
 from besom.reporting import TrialHandle, running
@@ -83,6 +83,8 @@ class SweptTask:
             try:
                 value = self.task_function(config)
             except (Exception, SystemExit) as error:
+                if not is_pruned(error):
+                    handle.log_failure(error)
                 portable = _portable_error(error)
                 failed(portable, handle).write(folder, self.study)
                 raise portable from (None if portable is error else error)

@@ -82,7 +82,8 @@ def _after_sweep(storage: str, name: str, before: int, form: str) -> int:
         say(f"sweep '{name}' is complete: nothing to train. Raise hydra.sweeper.n_trials (--trials) to go on.")
     say(f"\nsweep '{name}', best first:")
     print_rows(board[:15], differing(board), form)
-    say(f"\n'besom reproduce {name}' proves the best one; 'besom ui {name}' compares them in MLflow.")
+    if any(row["state"] == "COMPLETE" for row in board):
+        say(f"\n'besom reproduce {name}' proves the best one; 'besom ui {name}' compares them in MLflow.")
     return 0
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -49,6 +51,13 @@ def compose(project_root: Path, overrides: Sequence[str]) -> DictConfig:
             rest = [text for text in overrides if text not in of_layers]
             _refuse_layers_that_are_not_there(compose(project_root, rest), of_layers)
         raise ConfigError(_explain(error, overrides)) from error
+
+
+def config_loader(project_root: Path) -> ConfigLoader:
+    """Return Hydra's loader of the configs of a staged folder, which knows the options of each group."""
+    register(project_root)
+    with initialize_config_dir(str(project_root / "conf"), version_base=VERSION_BASE):
+        return GlobalHydra.instance().config_loader()
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:

@@ -35,9 +35,14 @@ def judge(value: Any, handle: TrialHandle, n_objectives: int = 1) -> TrialResult
 
 def failed(error: BaseException, handle: TrialHandle) -> TrialResult:
     """Judge what a task raised: PRUNED where the sweep asked for it, else FAIL with its reason."""
-    if any(kind.__name__ == TrialPruned.__name__ for kind in type(error).__mro__):  # Optuna's is meant too
+    if is_pruned(error):
         return TrialResult(handle.number, "PRUNED", reason=str(error), facts=handle.facts)
     return TrialResult(handle.number, "FAIL", reason=reason_of(error), facts=handle.facts)
+
+
+def is_pruned(error: BaseException) -> bool:
+    """Tell whether an exception says that the trial was pruned: besom's, or Optuna's."""
+    return any(kind.__name__ == TrialPruned.__name__ for kind in type(error).__mro__)
 
 
 def reason_of(error: BaseException) -> str:

@@ -18,11 +18,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from besom import settings as sweep_settings
-from besom.compose import compose
+from besom.compose import compose, config_loader
 from besom.config import plain, typed
 from besom.delete import delete_locked
 from besom.errors import ConfigError, SpaceError
 from besom.grammar import override_text
+from besom.launcher import lane_count
 from besom.lock import parent_lock, refuse_if_locked
 from besom.overrides import is_hydra, is_sweep
 from besom.paths import Store, checked_sweep_name
@@ -162,17 +163,26 @@ def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
     """Compose and check a sweep; creates nothing outside a temporary folder."""
     with staged() as (stage, base):
         stem = stage.take_sweep(request.sweep)
-        made = Composed.of(stage, base, [f"sweeps={stem}", *request.overrides], _Completion(stem, request))
+        lanes = _lanes_if_set_up(request.overrides)
+        made = Composed.of(stage, base, [f"sweeps={stem}", *lanes, *request.overrides], _Completion(stem, request))
         sweeper = made.config.hydra.sweeper
         _refuse_swept_threads(sweeper.params, made.task_overrides)
-        settings = sweep_settings.read(sweeper, made.task_overrides, master=made.config)
+        loader = config_loader(stage.folder)
+        settings = sweep_settings.read(sweeper, made.task_overrides, loader=loader, master=made.config)
         _refuse_other_places(made, settings)
         _refuse_several_objectives(settings)
+        lane_count(made.config.hydra.launcher.n_lanes, made.config.train.threads)
         comparable = sweep_settings.comparable(made.config, sweeper, made.task_overrides)
         trial = made.check()
         sweep_settings.check_search(settings)
         sweep_settings.check_constraints(settings.constraints, _measures(made.config))
         yield PlannedSweep(stage, made, settings, comparable, trial)
+
+
+def _lanes_if_set_up(overrides: Sequence[str]) -> list[str]:
+    """Choose besom's lanes where the command line only sets their fields, which Hydra's default does not have."""
+    sets_fields = any(override.lstrip("+").startswith("hydra.launcher.") for override in overrides)
+    return ["hydra/launcher=besom_lanes"] if sets_fields and not _chosen("hydra/launcher", overrides) else []
 
 
 def _measures(config: DictConfig) -> Mapping[str, float] | None:

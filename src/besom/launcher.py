@@ -20,7 +20,7 @@ from omegaconf.basecontainer import BaseContainer
 
 from besom.engine import Job, OnReport
 from besom.errors import ConfigError
-from besom.judge import failed, judge
+from besom.judge import failed, is_pruned, judge
 from besom.lanes import LanePool, LaneSetup, usable_cores
 from besom.reporting import TrialHandle, running
 from besom.results import TrialResult
@@ -136,6 +136,9 @@ class HydraRunner:
         BaseContainer._resolvers.update(self.resolvers)
         with running(TrialHandle(job.number, job.run_id, channel)) as handle:
             returned = self._run(job)
+        error = returned._return_value
+        if returned.status is not JobStatus.COMPLETED and not is_pruned(error):
+            handle.log_failure(error)  # Hydra keeps the exception to itself; the job's log is still open
         result_of(returned, handle, self.n_objectives).write(job_folder(job.config), job.study)
         return returned
 

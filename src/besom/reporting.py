@@ -7,12 +7,15 @@ writes the study; outside a sweep there is no handle and `report` does nothing.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from besom.errors import TrialPruned
+
+log = logging.getLogger(__name__)
 
 Channel = Callable[[int, float], bool]
 """Sends (step, value) to the sweep and returns True when the trial is to be pruned."""
@@ -37,6 +40,7 @@ class TrialHandle:
     run_id: str | None
     channel: Channel
     facts: dict[str, Any] = field(default_factory=dict)
+    _logged: BaseException | None = None
 
     def tell(self, **facts: Any) -> None:
         """Add facts to the trial's result.
@@ -48,6 +52,12 @@ class TrialHandle:
             if name in RESERVED:
                 raise ValueError(f"{name} is a name of besom's own and cannot be told; expected another name")
         self.facts.update({name: _json(name, value) for name, value in facts.items()})
+
+    def log_failure(self, error: BaseException) -> None:
+        """Leave an exception with its traceback in the job's log, once: the study keeps one line of it."""
+        if error is not self._logged:
+            log.error("the trial failed", exc_info=error)
+            self._logged = error
 
 
 def _json(name: str, value: Any) -> Any:

@@ -62,8 +62,8 @@ def run(config: DictConfig | Mapping[str, Any]) -> float:
         except PrunedFit as pruned:
             record.numbers(pruned.fit)
             raise TrialPruned(str(pruned)) from None  # the sweep's process needs no arrays
-        except Exception:
-            record.failure()
+        except Exception as error:
+            record.failure(error)
             raise
         finally:
             record.files(content, outcome)
@@ -134,7 +134,7 @@ class _Record:
 
     def __init__(self, logger: RunLogger, handle: TrialHandle | None, geometry: Geometry | None) -> None:
         self._logger = logger
-        self._in_sweep = handle is not None
+        self._handle = handle
         self._tell: Callable[..., None] = handle.tell if handle is not None else lambda **facts: None
         self._geometry = geometry
 
@@ -160,10 +160,10 @@ class _Record:
         self._logger.log_model(outcome.model, outcome.dataset)
         self._tell(n_params=outcome.n_params, **outcome.hashes)
 
-    def failure(self) -> None:
+    def failure(self, error: Exception) -> None:
         """Leave the traceback in the trial's log; outside a sweep the command shows the error itself."""
-        if self._in_sweep:
-            log.exception("the trial failed")
+        if self._handle is not None:
+            self._handle.log_failure(error)
 
     def files(self, content: Mapping[str, Any], outcome: Outcome | None) -> None:
         with TemporaryDirectory() as name:

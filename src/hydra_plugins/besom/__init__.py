@@ -79,6 +79,13 @@ class BesomLanes(Launcher):
         self.task_function = task_function
         self.config = config
 
+    @staticmethod
+    def check(settings: DictConfig) -> None:
+        """Raise `ConfigError` where the launcher's fields are wrong, before there is a study."""
+        from besom.launcher import lane_count
+
+        lane_count(settings.n_lanes, settings.threads_per_lane)
+
     def engine(self, n_objectives: int = 1) -> LanesLauncher:
         """Return the warm lanes, started when first asked for."""
         if self._lanes is None:
