@@ -13,12 +13,12 @@ import pytest
 
 ROOMS = {
     "ground": """
-        archive code_watch compose config errors fingerprint frozen geometry judge lock options overrides paths project
-        remembering reporting results schema seeding tables targets tracker uris
+        archive code_watch compose config cores errors fingerprint frozen geometry judge lock options overrides paths
+        project remembering reporting results schema seeding tables targets tracker uris
     """,
     "trial": """
-        arrays artifacts data download measure model outcome pictures run_logger scaling sources split task tracking
-        training trial
+        arrays artifacts data download epoch images measure model outcome pictures run_logger scaling shared
+        sources split task tracking training trial
     """,
     "sweep": """
         axis batches conditions constraints custom_space declaration distinct engine engines exhaustive grammar

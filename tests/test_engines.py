@@ -386,7 +386,7 @@ def test_ctrl_c_passes_through(bench: Any) -> None:
     ],
 )
 def test_a_batch_is_as_large_as_what_runs_at_once(launcher: dict[str, Any], n_jobs: int | None, expected: Any) -> None:
-    from besom.lanes import usable_cores
+    from besom.cores import usable_cores
 
     cores = usable_cores()
     assert capacity_of(OmegaConf.create(launcher), n_jobs) == (cores if expected == "cores" else expected)

@@ -22,10 +22,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from besom.cores import usable_cores
 from besom.engine import Job, OnReport, WorkerDied
 from besom.errors import ConfigError
 from besom.judge import failed, is_pruned, judge, reason_of
-from besom.lanes import usable_cores
 from besom.launcher import job_folder
 from besom.reporting import TrialHandle, running
 from besom.results import TrialResult

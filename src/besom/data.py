@@ -6,6 +6,8 @@ neither TensorFlow nor pandas. The sources are named here too, because configs c
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from besom import shared
 from besom.archive import opened
 from besom.arrays import Arrays, checked_labels, count_classes, image_shape
 from besom.config import to_yaml
@@ -29,6 +32,9 @@ from besom.split import Split, split
 
 OWN_SOURCES = ("besom.data.mnist_5k", "besom.data.mnist", "besom.data.npz")
 """The ``data._target_`` that besom brings; any other is a user's own loader."""
+
+SHARED_FOLDER = "BESOM_SHARED_IMAGES"
+"""The environment variable that names the folder in which the lanes of a sweep keep and find decoded images."""
 
 SPLIT_KEYS = ("_target_", "n_train", "n_val", "n_test", "split_seed", "rescale")
 """Keys of the ``data`` group that are besom's in every case; a loader's own arguments are the others."""
@@ -114,24 +120,58 @@ def one_hot(y: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
     return pd.get_dummies(categories, dtype=np.float32).to_numpy()
 
 
+def share(config: DataConfig | Mapping[str, Any], folder: Path) -> None:
+    """Keep the images of a config's ``data`` group, decoded, for processes with `SHARED_FOLDER` in their environment.
+
+    Raises:
+        DataError, ConfigError: as `load`.
+    """
+    _shared(to_yaml(_plain(config)), str(Path.cwd()), folder)
+
+
 @lru_cache(maxsize=2)
-def _load(text: str, _folder: str) -> Dataset:
+def _load(text: str, working_folder: str) -> Dataset:
+    folder = os.environ.get(SHARED_FOLDER)
+    if folder is not None:
+        return _shared(text, working_folder, Path(folder))
+    return _locked(*_decoded(text))
+
+
+def _shared(text: str, working_folder: str, folder: Path) -> Dataset:
+    """Return a data set mapped from ``folder``, where the first that needs it keeps it."""
+    place = folder / hashlib.sha256(f"{working_folder}\0{text}".encode()).hexdigest()[:32]
+    found = shared.mapped(place)
+    if found is None:
+        shared.keep(place, *(decoded := _decoded(text)))
+        found = shared.mapped(place) or decoded
+    return _locked(*found)
+
+
+def _decoded(text: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return the arrays of a `Dataset` and its other fields, those as JSON takes them."""
     config = yaml.safe_load(text)
     arrays, parts, scaling = _prepared(config)
-    dataset = Dataset(
-        name=_name(config),
-        x_train=scaling.apply(arrays.x[parts.train]),
-        y_train=arrays.y[parts.train],
-        x_val=scaling.apply(arrays.x[parts.val]),
-        y_val=arrays.y[parts.val],
-        n_classes=arrays.n_classes,
-        digest=arrays.digest,
-        split_digest=parts.digest,
-        scaling=scaling,
-    )
-    for array in (dataset.x_train, dataset.y_train, dataset.x_val, dataset.y_val):
-        array.setflags(write=False)  # shared by every trial of this process
-    return dataset
+    return {
+        "x_train": scaling.apply(arrays.x[parts.train]),
+        "y_train": arrays.y[parts.train],
+        "x_val": scaling.apply(arrays.x[parts.val]),
+        "y_val": arrays.y[parts.val],
+    }, {
+        "name": _name(config),
+        "n_classes": arrays.n_classes,
+        "digest": arrays.digest,
+        "split_digest": parts.digest,
+        "scaling": asdict(scaling),
+    }
+
+
+def _locked(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Dataset:
+    """Return a data set whose arrays nobody can write to: every trial of this process sees them."""
+    fields: dict[str, Any] = {**about, "scaling": Scaling(**about["scaling"])}
+    for name, array in arrays.items():
+        fields[name] = array.view()  # the array itself stays writable: TensorFlow maps nothing else
+        fields[name].setflags(write=False)
+    return Dataset(**fields)
 
 
 @lru_cache(maxsize=16)

@@ -53,11 +53,6 @@ class LaneSetup:
     jobs_per_lane: int = 0
 
 
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class LanePool:
     """So many lanes, a queue before them, and the loop that serves both.
 

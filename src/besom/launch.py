@@ -273,7 +273,23 @@ def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
         from besom.hydra_main import run_hydra
 
         live = _taken_live(plan.made.config) if is_resume else []
-        run_hydra(store.snapshot(name), [*plan.made.overrides, *live], multirun=True)
+        with _shared_images(store.images(name), plan.trial):
+            run_hydra(store.snapshot(name), [*plan.made.overrides, *live], multirun=True)
+
+
+@contextmanager
+def _shared_images(folder: Path, trial: TrialConfig) -> Iterator[None]:
+    """Keep decoded images once for all lanes, as long as the sweep runs; a folder that a kill has left is old."""
+    from besom import data
+
+    shutil.rmtree(folder, ignore_errors=True)
+    data.share(trial.data, folder)
+    os.environ[data.SHARED_FOLDER] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[data.SHARED_FOLDER]
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _taken_live(config: DictConfig) -> list[str]:

@@ -18,10 +18,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.basecontainer import BaseContainer
 
+from besom.cores import usable_cores
 from besom.engine import Job, OnReport
 from besom.errors import ConfigError
 from besom.judge import failed, is_pruned, judge
-from besom.lanes import LanePool, LaneSetup, usable_cores
+from besom.lanes import LanePool, LaneSetup
 from besom.reporting import TrialHandle, running
 from besom.results import TrialResult
 

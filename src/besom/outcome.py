@@ -5,7 +5,7 @@ Only the record; knows nothing of how a model is trained, stored or compared.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,13 +27,16 @@ class Fit:
         history: ``train_loss train_accuracy val_loss val_accuracy``, each one value per finished epoch.
         best_epoch: epoch of the objective's best value, from 0; the last one under ``objective_epoch=last``.
         objective: value of the objective metric at ``best_epoch``, as a fraction or a loss.
-        fit_seconds: wall time inside Keras' ``fit``.
+        fit_seconds: wall time of compiling the model and of Keras' ``fit``.
+        probabilities: of the validation images, float32 of shape ``(n_val, n_classes)``, with the weights of
+            ``best_epoch``; None of a training that was stopped early.
     """
 
     history: dict[str, list[float]]
     best_epoch: int
     objective: float
     fit_seconds: float
+    probabilities: NDArray[np.float32] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,10 @@ class Store:
         """Return the folder with the ``conf/`` and ``sweeps/`` that a sweep was started with."""
         return self.sweep(sweep) / "snapshot"
 
+    def images(self, sweep: str) -> Path:
+        """Return the folder with the decoded images that the lanes of a running sweep share."""
+        return self.sweep(sweep) / "images"
+
     def lock(self, sweep: str) -> Path:
         """Return the file that whoever works on a sweep holds locked; beside its folder, which may be deleted."""
         return self.root / "jobs" / ".locks" / checked_sweep_name(sweep)

@@ -1,18 +1,19 @@
 """Keras' own ``fit``, made to give the same bits in any process of one kind of CPU, and fast on one thread.
 
-Images stay in memory as tensors and each batch gathers its own by an order that is drawn by
-`besom.seeding` for every epoch. Knows nothing of configs beyond ``train``, of tracking or of sweeps,
-but that a value may be reported and answered with "stop".
+What runs inside an epoch is `besom.epoch`; the order of its images is drawn by `besom.seeding`. Knows nothing of
+configs beyond ``train``, of tracking or of sweeps, but that a value may be reported and answered with "stop".
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -21,8 +22,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.python.util._pywrap_util_port import IsMklEnabled  # nothing public says whether oneDNN is in use
 
-from besom.data import Dataset, one_hot
+from besom.data import Dataset
+from besom.epoch import FORWARD_BATCH, Validation, batch_count, executions, train_function
 from besom.errors import ConfigError, NonFinite, TrialPruned
+from besom.images import Images, images_of
 from besom.outcome import Fit, PrunedFit
 from besom.reporting import report
 from besom.schema import TrainConfig
@@ -35,9 +38,6 @@ METRICS = {
     "val_accuracy": "val_accuracy",
 }
 """besom's name of a metric → Keras' own."""
-
-FORWARD_BATCH = 1000
-"""Images in one batch of validation and prediction."""
 
 _threads: int | None = None
 
@@ -64,6 +64,9 @@ def prepare_process(threads: int) -> None:
         tf.config.optimizer.set_experimental_options({"remapping": False})
         # every trial traces its functions anew, on purpose; TensorFlow warns of that each time
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        # what is there now is there for good: searching it for garbage after every trial takes 0.2 s
+        gc.collect()
+        gc.freeze()
         _threads = threads
     elif threads != _threads:
         raise ConfigError(
@@ -106,13 +109,18 @@ def fit(model: keras.Model, dataset: Dataset, train: TrainConfig, callbacks: Seq
         NonFinite: loss or objective became nan or inf.
         PrunedFit: the sweep wants this trial to stop. Every callback has seen the end of training by then.
     """
-    order = tf.Variable(tf.zeros(len(dataset.x_train), tf.int64), trainable=False)
-    keeper, watch = _keeper(train), _Watch(train)
-    _compile(model, dataset, train)
     started = time.perf_counter()
+    images = images_of(dataset)
+    order = tf.Variable(tf.zeros(len(dataset.x_train), tf.int64), trainable=False)
+    _compile(model, images, train)
+    validation = Validation(model, images)
+    keeper, watch = _Keeper(train, validation), _Watch(train)
+    steps = train.steps_per_execution
+    model.train_function = train_function(model, images, order, train.batch_size, steps)
+    model.test_function = validation
     epochs = model.fit(
-        _training_batches(dataset, train.batch_size, order),
-        validation_data=_validation_batches(dataset),
+        executions(batch_count(len(dataset.x_train), train.batch_size), steps),
+        validation_data=validation.batches,
         epochs=train.epochs,
         callbacks=[_Shuffle(order, train.seed), *callbacks, keeper, watch],
         shuffle=False,  # the order does it
@@ -123,7 +131,7 @@ def fit(model: keras.Model, dataset: Dataset, train: TrainConfig, callbacks: Seq
         raise watch.non_finite
     result = _result(named(epochs.history), keeper, train, seconds)
     if watch.pruned is not None:
-        raise PrunedFit(str(watch.pruned), result) from watch.pruned
+        raise PrunedFit(str(watch.pruned), replace(result, probabilities=None)) from watch.pruned
     return result
 
 
@@ -141,65 +149,45 @@ def named(logs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: logs[keras_name] for name, keras_name in METRICS.items() if keras_name in logs}
 
 
-def _compile(model: keras.Model, dataset: Dataset, train: TrainConfig) -> None:
+def _compile(model: keras.Model, images: Images, train: TrainConfig) -> None:
     optimizer = {"class_name": train.optimizer, "config": {"learning_rate": train.learning_rate}}
     model.compile(
         optimizer=keras.optimizers.deserialize(optimizer),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile=False,
-        steps_per_execution=train.steps_per_execution,
     )
     # variables that are only made while the training step is traced make TensorFlow trace it twice
     model.optimizer.build(model.trainable_variables)
-    y = one_hot(dataset.y_train[:1], dataset.n_classes)
-    model.compute_metrics(dataset.x_train[:1], y, y)
+    model.compute_metrics(images.x_train[:1], images.y_train[:1], images.y_train[:1])
 
 
-def _training_batches(dataset: Dataset, batch_size: int, order: tf.Variable) -> tf.data.Dataset:
-    x = tf.constant(dataset.x_train)
-    y = tf.constant(one_hot(dataset.y_train, dataset.n_classes))
-
-    def batch(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        rows = order[start : start + batch_size]
-        return tf.gather(x, rows), tf.gather(y, rows)
-
-    return _in_memory(tf.data.Dataset.range(0, len(dataset.x_train), batch_size).map(batch))
-
-
-def _validation_batches(dataset: Dataset) -> tf.data.Dataset:
-    x = tf.constant(dataset.x_val)
-    y = tf.constant(one_hot(dataset.y_val, dataset.n_classes))
-
-    def batch(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return x[start : start + FORWARD_BATCH], y[start : start + FORWARD_BATCH]
-
-    return _in_memory(tf.data.Dataset.range(0, len(dataset.x_val), FORWARD_BATCH).map(batch))
-
-
-def _in_memory(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Take from a pipeline the threads and the tuning that it would only need for reading files."""
-    options = tf.data.Options()
-    options.deterministic = True
-    options.autotune.enabled = False
-    options.threading.private_threadpool_size = 1
-    return batches.with_options(options)
-
-
-def _keeper(train: TrainConfig) -> Any:
-    """Return the callback that remembers the best epoch, gives its weights back and stops when none comes."""
-    return keras.callbacks.EarlyStopping(
-        monitor=METRICS[train.objective],
-        mode="max" if train.objective.endswith("accuracy") else "min",
-        patience=train.early_stopping or train.epochs,
-        restore_best_weights=train.objective_epoch == "best",
-    )
-
-
-def _result(history: dict[str, list[float]], keeper: Any, train: TrainConfig, seconds: float) -> Fit:
+def _result(history: dict[str, list[float]], keeper: _Keeper, train: TrainConfig, seconds: float) -> Fit:
     values = history[train.objective]
     best_epoch = keeper.best_epoch if train.objective_epoch == "best" else len(values) - 1
-    return Fit(history, best_epoch, values[best_epoch], seconds)
+    return Fit(history, best_epoch, values[best_epoch], seconds, keeper.probabilities)
+
+
+class _Keeper(keras.callbacks.EarlyStopping):  # type: ignore[misc]  # Keras is untyped
+    """Remembers the best epoch, gives its weights back at the end and stops when no better one comes.
+
+    ``probabilities`` are what the validation of the epoch gave whose weights are kept.
+    """
+
+    def __init__(self, train: TrainConfig, validation: Validation) -> None:
+        super().__init__(
+            monitor=METRICS[train.objective],
+            mode="max" if train.objective.endswith("accuracy") else "min",
+            patience=train.early_stopping or train.epochs,
+            restore_best_weights=train.objective_epoch == "best",
+        )
+        self.probabilities: NDArray[np.float32] | None = None
+        self._validation = validation
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        if self.best_epoch == epoch or not self.restore_best_weights:
+            self.probabilities = self._validation.probabilities
 
 
 class _Shuffle(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped

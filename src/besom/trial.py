@@ -89,7 +89,8 @@ def train_once(config: TrialConfig, on_epoch: OnEpoch) -> Outcome:
     network = model.build(config.model, dataset.input_shape, dataset.n_classes)
     listener = LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(epoch, training.named(logs)))
     fit = training.fit(network, dataset, config.train, [listener])
-    probabilities = training.predict(network, dataset.x_val)
+    probabilities = fit.probabilities
+    assert probabilities is not None, "a training that came to its end has them"
     return Outcome(
         model=network,
         fit=fit,
