@@ -17,7 +17,7 @@ ROOMS = {
         project remembering reporting results schema seeding tables targets tracker uris
     """,
     "trial": """
-        arrays artifacts data download epoch images measure model outcome pictures run_logger scaling shared
+        arrays artifacts canvas data download epoch images measure model outcome pictures run_logger scaling shared
         sources split task tracking training trial
     """,
     "sweep": """

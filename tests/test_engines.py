@@ -446,3 +446,23 @@ class TestReportsThroughTheStorage:
         reporter = StorageReporter(url, "study", PRUNER)
         reporter(0, 0, 0.5)
         assert pickle.loads(pickle.dumps(reporter))(0, 1, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [
+        ({"cpu.max": "150000 100000"}, 1),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_a_container_is_given_no_more_lanes_than_cores(tmp_path: Path, files: dict[str, str], most: int | None) -> None:
+    from besom.cores import usable_cores
+
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{content}\n")
+    assert usable_cores(tmp_path) == (most or len(os.sched_getaffinity(0)))

@@ -1,70 +1,132 @@
-"""The pictures of a trial: how it learned, and what it takes for what.
-
-Drawn on figures of their own, never through pyplot, whose global state would grow in a lane.
-"""
+"""The pictures of a trial: how it learned, and what it takes for what."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from besom.canvas import Box, Canvas, Point, log_ticks, ticks
 from besom.outcome import Fit
 
-DPI = 100
-LEARNING_CURVE_INCHES = (10.0, 4.4)
-CONFUSION_MATRIX_INCHES = (7.4, 7.4)
 MOST_NUMBERED_CLASSES = 20
 """With more classes the cells are too small for their counts."""
 FEW_MISTAKES = 5
 """A cell with fewer mistakes is never shown at full strength."""
 
-TRAIN_COLOR, VAL_COLOR, BEST_COLOR, INK = "#8a8f98", "#1f5fa8", "#c8501e", "#20242a"
+TRAIN, VAL, BEST, INK, GRID = "#8a8f98", "#1f5fa8", "#c8501e", "#20242a", "#e3e5e8"
+RIGHT, WRONG = (8, 48, 107), (165, 15, 21)
+"""The darkest shade of right counts and of mistakes."""
 
 
 def learning_curve_picture(path: Path, fit: Fit) -> None:
     """Draw loss and accuracy of both parts of the data by epoch, the best epoch marked; 1000 x 440 pixels."""
-    figure = _figure(LEARNING_CURVE_INCHES)
-    # by hand: matplotlib's layout engines draw everything twice
-    figure.subplots_adjust(left=0.07, right=0.985, bottom=0.125, top=0.885, wspace=0.2)
-    figure.suptitle(f"Learning curve: best epoch {fit.best_epoch}, objective {fit.objective:.4f}", fontsize=13)
-    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        _curve(axes, fit, metric)
-    figure.savefig(path)
+    canvas = Canvas(1000, 440)
+    canvas.text((500, 20), f"Learning curve: best epoch {fit.best_epoch}, objective {fit.objective:.4f}", 17, INK)
+    _curve(canvas, (70, 60, 480, 382), fit, "loss")
+    _curve(canvas, (570, 60, 980, 382), fit, "accuracy")
+    canvas.save(path)
 
 
-def _curve(axes: Any, fit: Fit, metric: str) -> None:
-    train, val = (np.asarray(fit.history[f"{part}_{metric}"], float) for part in ("train", "val"))
-    best = fit.best_epoch
-    axes.axvline(best, color=BEST_COLOR, linewidth=1.2, linestyle=":", zorder=1)
-    axes.plot(train, "o--", color=TRAIN_COLOR, markersize=4, linewidth=1.4, label="train")
-    axes.plot(val, "o-", color=VAL_COLOR, markersize=5, linewidth=2, label="validation")
-    label = f"best epoch {best}: {val[best]:.4f}"
-    axes.plot(best, val[best], "o", color=BEST_COLOR, markersize=9, linestyle="none", zorder=3, label=label)
-    if metric == "loss" and _spans_decades(np.concatenate([train, val])):
-        _log_scale(axes)
-    axes.set(xlabel="epoch, counted from 0", ylabel=metric, xlim=(-0.5, len(val) - 0.5))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(color="#e3e5e8", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(facecolor="white", edgecolor="white", framealpha=0.9).set_zorder(1.5)  # never over a point
+@dataclass(frozen=True)
+class _Axes:
+    """Where values lie in a picture.
+
+    Args:
+        box: the pixels that the values span.
+        n_epochs: on the horizontal axis, from 0.
+        low, high: the range of values, already their logarithms where ``is_log``.
+    """
+
+    box: Box
+    n_epochs: int
+    low: float
+    high: float
+    is_log: bool
+
+    @classmethod
+    def around(cls, box: Box, n_epochs: int, values: NDArray[np.float64], is_log: bool) -> _Axes:
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+        if is_log:
+            low, high = math.log10(low), math.log10(high)
+        margin = 0.05 * (high - low) or 0.5
+        return cls(box, n_epochs, low - margin, high + margin, is_log)
+
+    def x(self, epoch: float) -> float:
+        left, _, right, _ = self.box
+        return left + (epoch + 0.5) / self.n_epochs * (right - left)
+
+    def y(self, value: float) -> float:
+        _, top, _, bottom = self.box
+        known = math.log10(value) if self.is_log else value
+        return bottom - (known - self.low) / (self.high - self.low) * (bottom - top)
+
+    def points(self, values: Sequence[float]) -> list[list[Point]]:
+        """Return the points of a line, in pieces where values that cannot be shown interrupt it."""
+        pieces: list[list[Point]] = [[]]
+        for epoch, value in enumerate(values):
+            if math.isfinite(value):
+                pieces[-1].append((self.x(epoch), self.y(value)))
+            elif pieces[-1]:
+                pieces.append([])
+        return pieces
+
+    def value_ticks(self) -> list[float]:
+        return log_ticks(10**self.low, 10**self.high) if self.is_log else ticks(self.low, self.high)
 
 
-def _log_scale(axes: Any) -> None:
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
+def _curve(canvas: Canvas, box: Box, fit: Fit, metric: str) -> None:
+    train, val = fit.history[f"train_{metric}"], fit.history[f"val_{metric}"]
+    every = np.asarray([*train, *val], float)
+    finite = every[np.isfinite(every)]
+    axes = _Axes.around(box, len(val), finite, metric == "loss" and _spans_decades(finite))
+    _frame(canvas, axes, metric)
+    best = (axes.x(fit.best_epoch), axes.y(val[fit.best_epoch])) if math.isfinite(val[fit.best_epoch]) else None
+    canvas.dashes([(axes.x(fit.best_epoch), box[1]), (axes.x(fit.best_epoch), box[3])], BEST, 1.2, 3)
+    for piece in axes.points(train):
+        canvas.dashes(piece, TRAIN, 1.6)
+        for point in piece:
+            canvas.dot(point, 2.6, TRAIN)
+    for piece in axes.points(val):
+        canvas.line(piece, VAL, 2.2)
+        for point in piece:
+            canvas.dot(point, 3.4, VAL)
+    if best is not None:
+        canvas.dot(best, 5.5, BEST)
+    _legend(canvas, box, f"best epoch {fit.best_epoch}: {val[fit.best_epoch]:.4f}")
+
+
+def _frame(canvas: Canvas, axes: _Axes, metric: str) -> None:
+    left, top, right, bottom = axes.box
+    for value in axes.value_ticks():
+        y = axes.y(value)
+        canvas.line([(left, y), (right, y)], GRID)
+        canvas.text((left - 7, y), f"{value:g}", color=INK, anchor="rm")
+    for epoch in ticks(0, axes.n_epochs - 1, min(10, max(1, axes.n_epochs - 1))):
+        if epoch.is_integer():
+            x = axes.x(epoch)
+            canvas.line([(x, top), (x, bottom)], GRID)
+            canvas.text((x, bottom + 13), f"{epoch:.0f}", color=INK)
+    canvas.line([(left, top), (left, bottom), (right, bottom)], INK, 1.2)
+    canvas.text(((left + right) / 2, bottom + 38), "epoch, counted from 0", 14, INK)
+    canvas.text((left - 55, (top + bottom) / 2), metric, 14, INK, upwards=True)
+
+
+def _legend(canvas: Canvas, box: Box, best: str) -> None:
+    """Name the colours above the curves, where none of them can be."""
+    x, y = box[0] + 4, box[1] - 8
+    for text, color, step in (("train", TRAIN, 66), ("validation", VAL, 100), (best, BEST, 0)):
+        canvas.dot((x + 4, y), 4, color)
+        canvas.text((x + 13, y), text, color=INK, anchor="lm")
+        x += step
 
 
 def _spans_decades(values: NDArray[np.float64]) -> bool:
-    finite = values[np.isfinite(values)]
-    return bool(finite.size) and finite.min() > 0 and finite.max() > 20 * finite.min()
+    return bool(values.size) and values.min() > 0 and values.max() > 20 * values.min()
 
 
 def confusion_matrix_picture(path: Path, counts: NDArray[np.int64]) -> None:
@@ -73,43 +135,38 @@ def confusion_matrix_picture(path: Path, counts: NDArray[np.int64]) -> None:
     Args:
         counts: shape (n_classes, n_classes), at least one image.
     """
-    figure = _figure(CONFUSION_MATRIX_INCHES)
-    axes = figure.add_axes((0.085, 0.075, 0.865, 0.865))
-    right, total = int(np.trace(counts)), int(counts.sum())
-    title = f"Confusion matrix, validation: {right:,} of {total:,} right ({right / total:.2%})"
-    axes.set_title(title, fontsize=13, pad=12)
-    diagonal = np.eye(len(counts), dtype=bool)
-    # vmax: no mistake so dark that its count cannot be read
-    axes.imshow(_shades(counts, ~diagonal, FEW_MISTAKES), cmap="Reds", vmin=0, vmax=1.8)
-    axes.imshow(_shades(counts, diagonal, 1), cmap="Blues", vmin=0, vmax=1.2)
-    axes.set(xlabel="predicted class", ylabel="true class")
-    if len(counts) <= MOST_NUMBERED_CLASSES:
-        _number(axes, counts)
-    figure.savefig(path)
+    canvas = Canvas(740, 740)
+    left, top, right, bottom = box = (64, 46, 716, 698)
+    n, n_right, total = len(counts), int(np.trace(counts)), int(counts.sum())
+    title = f"Confusion matrix, validation: {n_right:,} of {total:,} right ({n_right / total:.2%})"
+    canvas.text(((left + right) / 2, 24), title, 17, INK)
+    _cells(canvas, box, counts)
+    for label in ticks(0, n - 1, MOST_NUMBERED_CLASSES):
+        middle = (label + 0.5) * (right - left) / n
+        canvas.text((left + middle, bottom + 12), f"{label:g}", color=INK)
+        canvas.text((left - 12, top + middle), f"{label:g}", color=INK)
+    canvas.text(((left + right) / 2, bottom + 31), "predicted class", 14, INK)
+    canvas.text((left - 45, (top + bottom) / 2), "true class", 14, INK, upwards=True)
+    canvas.save(path)
 
 
-def _shades(counts: NDArray[np.int64], chosen: NDArray[np.bool_], at_least: int) -> Any:
-    """Return the chosen counts as fractions of the largest of them, the others masked."""
-    return np.ma.masked_where(~chosen, counts / max(at_least, counts[chosen].max(initial=0)))
-
-
-def _number(axes: Any, counts: NDArray[np.int64]) -> None:
-    labels, edges = range(len(counts)), np.arange(len(counts) + 1) - 0.5
-    axes.set_xticks(labels)
-    axes.set_yticks(labels)
-    axes.hlines(edges, edges[0], edges[-1], color="white", linewidth=2)
-    axes.vlines(edges, edges[0], edges[-1], color="white", linewidth=2)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    largest = counts.diagonal().max()
+def _cells(canvas: Canvas, box: Box, counts: NDArray[np.int64]) -> None:
+    n, side = len(counts), (box[2] - box[0]) / len(counts)
+    gap = 0.75 if n <= MOST_NUMBERED_CLASSES else 0
+    diagonal = np.eye(n, dtype=bool)
+    most_right, most_wrong = counts[diagonal].max(), max(FEW_MISTAKES, counts[~diagonal].max(initial=0))
     for (truth, predicted), count in np.ndenumerate(counts):
-        if count:
-            is_dark = truth == predicted and count > 0.6 * largest
-            color = "white" if is_dark else INK
-            axes.text(predicted, truth, f"{count:,}", ha="center", va="center", color=color, fontsize=10)
+        x, y = box[0] + predicted * side, box[1] + truth * side
+        is_right = truth == predicted
+        # never so dark that the number cannot be read
+        strength = 0.83 * count / max(1, most_right) if is_right else 0.55 * count / most_wrong
+        shade = _shade(RIGHT if is_right else WRONG, float(strength))
+        canvas.box((x + gap, y + gap, x + side - gap, y + side - gap), shade)
+        if count and n <= MOST_NUMBERED_CLASSES:
+            canvas.text((x + side / 2, y + side / 2), f"{count:,}", 14, "white" if strength > 0.45 else INK)
 
 
-def _figure(inches: tuple[float, float]) -> Figure:
-    figure = Figure(figsize=inches, dpi=DPI)
-    FigureCanvasAgg(figure)
-    return figure
+def _shade(color: tuple[int, int, int], strength: float) -> tuple[int, int, int]:
+    """Return a colour on white, from hardly there to full."""
+    red, green, blue = (round(250 - (250 - part) * strength) for part in color)
+    return red, green, blue
