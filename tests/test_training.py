@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from besom import data, training
 from besom.data import Dataset
@@ -272,3 +274,16 @@ def test_a_process_with_another_environment_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     with pytest.raises(ConfigError, match=r"TF_ENABLE_ONEDNN_OPTS='0' .*expected '1': call besom.seeding.fix_runtime"):
         training.prepare_process(1)
+
+
+def test_nothing_of_a_trial_is_left_when_the_next_one_begins() -> None:
+    def left_over() -> int:
+        training.start_trial(RICH[1])
+        return sum(isinstance(thing, FuncGraph) for thing in gc.get_objects())
+
+    config = CnnConfig(conv=[ConvConfig(filters=2, activation="swish")], dense=8)
+    counts = []
+    for _ in range(3):
+        fitted(RICH[1], config)
+        counts.append(left_over())
+    assert counts[0] == counts[1] == counts[2]

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from tensorflow.python.framework.ops import gradient_registry
 from tensorflow.python.util._pywrap_util_port import IsMklEnabled  # nothing public says whether oneDNN is in use
 
 from besom.data import Dataset
@@ -92,8 +93,19 @@ def start_trial(train: TrainConfig) -> None:
         ConfigError: see `prepare_process`.
     """
     prepare_process(train.threads)
+    _forget_gradients()
     keras.backend.clear_session(free_memory=True)
     keras.utils.set_random_seed(train.seed)
+
+
+def _forget_gradients() -> None:
+    """Drop what `tf.custom_gradient` (swish has one) registered in earlier trials.
+
+    TensorFlow never does, and each entry holds the whole graph of its trial, 4 MB.
+    """
+    gradients = gradient_registry._registry
+    for name in [name for name in gradients if name.startswith("CustomGradient-")]:
+        del gradients[name]
 
 
 def fit(model: keras.Model, dataset: Dataset, train: TrainConfig, callbacks: Sequence[Any] = ()) -> Fit:
