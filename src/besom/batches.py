@@ -25,8 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 from besom.cores import usable_cores
 from besom.engine import Job, OnReport, WorkerDied
 from besom.errors import ConfigError
-from besom.judge import failed, is_pruned, judge, reason_of
-from besom.launcher import job_folder
+from besom.judge import failed, judge, reason_of
+from besom.launcher import job_folder, log_failure
 from besom.reporting import TrialHandle, running
 from besom.results import TrialResult
 from besom.storage_reporter import StorageReporter
@@ -83,8 +83,7 @@ class SweptTask:
             try:
                 value = self.task_function(config)
             except (Exception, SystemExit) as error:
-                if not is_pruned(error):
-                    handle.log_failure(error)
+                log_failure(error, handle)
                 portable = _portable_error(error)
                 failed(portable, handle).write(folder, self.study)
                 raise portable from (None if portable is error else error)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hydra.core.utils
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
@@ -25,6 +26,8 @@ from besom.judge import failed, is_pruned, judge
 from besom.lanes import LanePool, LaneSetup
 from besom.reporting import TrialHandle, running
 from besom.results import TrialResult
+
+HYDRA_LOGS_FAILURES = hasattr(hydra.core.utils, "_log_job_error_to_file")
 
 
 def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[str], number: int) -> DictConfig:
@@ -137,9 +140,8 @@ class HydraRunner:
         BaseContainer._resolvers.update(self.resolvers)
         with running(TrialHandle(job.number, job.run_id, channel)) as handle:
             returned = self._run(job)
-        error = returned._return_value
-        if returned.status is not JobStatus.COMPLETED and not is_pruned(error):
-            handle.log_failure(error)  # Hydra keeps the exception to itself; the job's log is still open
+        if returned.status is not JobStatus.COMPLETED:
+            log_failure(returned._return_value, handle)  # the job's log is still open
         result_of(returned, handle, self.n_objectives).write(job_folder(job.config), job.study)
         return returned
 
@@ -155,6 +157,12 @@ class HydraRunner:
         except SystemExit as exit_:  # run_job lets it through, and it must not end the lane
             error = RuntimeError(f"the task called sys.exit({exit_.code})")
             return JobReturn(status=JobStatus.FAILED, _return_value=error)
+
+
+def log_failure(error: BaseException, handle: TrialHandle) -> None:
+    """Leave the traceback of a job in its log, which Hydra 1.4 does itself; to be pruned is no failure."""
+    if not HYDRA_LOGS_FAILURES and not is_pruned(error):
+        handle.log_failure(error)
 
 
 def result_of(returned: JobReturn, handle: TrialHandle, n_objectives: int) -> TrialResult:
