@@ -32,7 +32,14 @@ def lanes_of(parent: int) -> list[psutil.Process]:
 
 def _is_lane(process: psutil.Process) -> bool:
     try:
-        return "spawn_main" in " ".join(process.cmdline())
+        if "spawn_main" in " ".join(process.cmdline()):
+            return True
+        above = process.parent()  # of lanes that are copies of one process, that one is no lane
+        return (
+            "forkserver" in " ".join(process.cmdline())
+            and above is not None
+            and "forkserver" in " ".join(above.cmdline())
+        )
     except psutil.NoSuchProcess:  # it died just now, zombies included
         return False
 

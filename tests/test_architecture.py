@@ -17,8 +17,8 @@ ROOMS = {
         project remembering reporting results schema seeding tables targets tracker uris
     """,
     "trial": """
-        arrays artifacts canvas data download epoch images measure model outcome pictures run_logger scaling shared
-        sources split task tracking training trial
+        arrays artifacts canvas data download epoch images measure model outcome pictures preload run_logger scaling
+        shared sources split task tracking training trial
     """,
     "sweep": """
         axis batches conditions constraints custom_space declaration distinct engine engines exhaustive grammar

@@ -20,7 +20,7 @@ import pytest
 from conftest import all_gone, lanes_of, until
 
 from besom.engine import OnReport, WorkerDied
-from besom.lanes import LanePool, LaneSetup
+from besom.lanes import START_METHODS, LanePool, LaneSetup
 
 
 class TwoWordsError(Exception):
@@ -69,9 +69,24 @@ def deaf(step: int, value: float) -> bool:
     return False
 
 
+started_by = "spawn"
+
+
+@pytest.fixture(autouse=True, params=START_METHODS)
+def start_method(request: pytest.FixtureRequest) -> str:
+    """Every test here holds for both ways to start a lane."""
+    global started_by
+    started_by = request.param
+    return started_by
+
+
+def setup_of(run: Any, **setup: Any) -> LaneSetup:
+    return LaneSetup(run, start_method=started_by, **setup)
+
+
 @contextmanager
 def lanes(n: int = 1, **setup: Any) -> Iterator[LanePool]:
-    with closing(LanePool(n, LaneSetup(runner, **setup))) as pool:
+    with closing(LanePool(n, setup_of(runner, **setup))) as pool:
         yield pool
 
 
@@ -167,7 +182,7 @@ def test_a_lane_killed_before_it_has_read_its_setup_blocks_nobody() -> None:
 
     killer = threading.Thread(target=kill_the_first_lane)
     killer.start()
-    with closing(LanePool(1, LaneSetup(heavy))) as pool:
+    with closing(LanePool(1, setup_of(heavy))) as pool:
         killer.join()
         done = pool.submit("weigh", deaf)
         settled(pool, done)
@@ -250,7 +265,7 @@ sys.path.insert(0, {tests!r})
 from besom.lanes import LanePool, LaneSetup
 from test_lanes import runner, deaf
 if __name__ == "__main__":
-    pool = LanePool(2, LaneSetup(runner))
+    pool = LanePool(2, LaneSetup(runner, start_method={method!r}))
     pid = pool.submit(("pid",), deaf)
     while not pid.done():
         pool.wait(0.5)
@@ -264,7 +279,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "kill"])
 def test_lanes_end_by_themselves_when_their_parent_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     script = tmp_path / "parent.py"
-    script.write_text(PARENT.format(tests=str(Path(__file__).parent)))
+    script.write_text(PARENT.format(tests=str(Path(__file__).parent), method=started_by))
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"

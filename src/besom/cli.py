@@ -7,6 +7,7 @@ imported by the command that needs them, so that ``--help`` is quick.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import traceback
@@ -41,7 +42,9 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    gc.freeze()  # at its end Python looks for garbage several times; among all that MLflow imports it takes 0.3 s
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

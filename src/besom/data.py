@@ -126,7 +126,11 @@ def share(config: DataConfig | Mapping[str, Any], folder: Path) -> None:
     Raises:
         DataError, ConfigError: as `load`.
     """
-    _shared(to_yaml(_plain(config)), str(Path.cwd()), folder)
+    dataset = load(config)
+    about = {"name": dataset.name, "n_classes": dataset.n_classes, "scaling": asdict(dataset.scaling)}
+    about |= {"digest": dataset.digest, "split_digest": dataset.split_digest}
+    arrays = {name: getattr(dataset, name) for name in ("x_train", "y_train", "x_val", "y_val")}
+    shared.keep(_place(folder, to_yaml(_plain(config)), str(Path.cwd())), arrays, about)
 
 
 @lru_cache(maxsize=2)
@@ -139,12 +143,16 @@ def _load(text: str, working_folder: str) -> Dataset:
 
 def _shared(text: str, working_folder: str, folder: Path) -> Dataset:
     """Return a data set mapped from ``folder``, where the first that needs it keeps it."""
-    place = folder / hashlib.sha256(f"{working_folder}\0{text}".encode()).hexdigest()[:32]
+    place = _place(folder, text, working_folder)
     found = shared.mapped(place)
     if found is None:
         shared.keep(place, *(decoded := _decoded(text)))
         found = shared.mapped(place) or decoded
     return _locked(*found)
+
+
+def _place(folder: Path, text: str, working_folder: str) -> Path:
+    return folder / hashlib.sha256(f"{working_folder}\0{text}".encode()).hexdigest()[:32]
 
 
 def _decoded(text: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

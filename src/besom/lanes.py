@@ -16,10 +16,11 @@ import tempfile
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ from besom.engine import OnReport, WorkerDied
 Runner = Callable[[Any, OnReport], Any]
 """What a lane does with a job: called as ``runner(job, channel)``; its return crosses back."""
 
-CONTEXT = multiprocessing.get_context("spawn")  # a forked TensorFlow hangs
+START_METHODS = ("spawn", "forkserver")
+"""How a lane comes to be: a new process that imports everything itself, or the copy of one that did so for all."""
+
 GRACE_SECONDS = 5.0
 MAX_DEAD_STARTS = 3
 
@@ -43,14 +46,32 @@ class LaneSetup:
     Args:
         runner: called for each job, crosses by cloudpickle.
         preload: modules imported at the start, while the parent is still busy with its own.
+        start_method: ``spawn``, or ``forkserver`` where ``preload`` only imports: a TensorFlow that has computed
+            something hangs when it is forked.
         log_folder: where what a lane prints goes, one file a lane; None leaves it on the terminal.
         jobs_per_lane: a lane is replaced after so many jobs; 0 is never.
     """
 
     runner: Runner
     preload: Sequence[str] = ()
+    start_method: str = "spawn"
     log_folder: Path | None = None
     jobs_per_lane: int = 0
+
+
+def warm_up(preload: Sequence[str]) -> None:
+    """Start the process that lanes of ``start_method="forkserver"`` are copied from; does not wait for it.
+
+    Lanes get the environment as it is now. One pool of such lanes at a time.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
+    with _deaf_to_interrupt():
+        forkserver.ensure_running()
+
+
+def cool_down() -> None:
+    """End the process that lanes are copied from, so that the next one has the environment and modules of its time."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # nothing public stops it
 
 
 class LanePool:
@@ -62,6 +83,8 @@ class LanePool:
     """
 
     def __init__(self, n_lanes: int, setup: LaneSetup) -> None:
+        if setup.start_method == "forkserver":
+            warm_up(setup.preload)
         self._setup = setup
         self._setup_file = _written(setup)
         self._queue: deque[_Work] = deque()
@@ -115,6 +138,8 @@ class LanePool:
                 lane.work.future.set_exception(WorkerDied("the lane was closed"))
                 lane.work = None
         self._setup_file.unlink(missing_ok=True)
+        if self._setup.start_method == "forkserver":
+            cool_down()
 
     def _feed(self) -> None:
         for lane in self._lanes:
@@ -200,14 +225,16 @@ class _Lane:
         self.work: _Work | None = None
         self.n_done = 0
         self.was_ready = False
-        self.connection, theirs = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(
+        context: Any = multiprocessing.get_context(setup.start_method)
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
             target=_lane_main,
             name=f"besom-lane-{index}",
             args=(theirs, setup_file, self.log),
             daemon=True,
         )
-        _start_deaf_to_interrupt(self.process)
+        with _deaf_to_interrupt():
+            self.process.start()
         theirs.close()
 
     def start_job(self, work: _Work) -> None:
@@ -257,14 +284,15 @@ class _Lane:
         return f"the lane ended with exit code {code}"
 
 
-def _start_deaf_to_interrupt(process: Any) -> None:
-    """Start a process that ignores SIGINT from its first instruction: Ctrl-C is the parent's to handle."""
+@contextmanager
+def _deaf_to_interrupt() -> Iterator[None]:
+    """Let processes that are started here ignore SIGINT from their first instruction: Ctrl-C is the parent's."""
     if threading.current_thread() is not threading.main_thread():
-        process.start()
+        yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        process.start()
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from besom import data
 from besom import settings as sweep_settings
 from besom.compose import compose, config_loader
 from besom.config import plain, typed
+from besom.data import SHARED_FOLDER
 from besom.delete import delete_locked
 from besom.errors import ConfigError, SpaceError
 from besom.grammar import override_text
+from besom.lanes import cool_down, warm_up
 from besom.launcher import lane_count
 from besom.lock import parent_lock, refuse_if_locked
 from besom.overrides import is_hydra, is_sweep
@@ -33,12 +36,15 @@ from besom.seeding import fix_runtime
 from besom.settings import SweepSettings
 from besom.storage import find_study, settings_of
 from besom.store import create_store
+from besom.tally import Tally
 from besom.tracking import fix_environment, keep_uri
 from besom.uris import check_no_password
 
-PRELOAD = ("besom.trial", "besom.pictures", "mlflow.keras", "mlflow.pyfunc", "pandas")
-"""What a lane imports while the parent is still busy: else its first trial pays for it, 3 s of CPU."""
+if TYPE_CHECKING:
+    from optuna import Study
 
+PRELOAD = ("besom.preload",)
+"""What is imported for all lanes while the parent is still busy: seconds of CPU that each lane would need else."""
 
 COMBINATIONS = [
     "hydra/sweeper=basic",
@@ -92,7 +98,6 @@ class Composed:
         Raises:
             UserError: the first thing that is wrong.
         """
-        from besom import data
         from besom.measure import sized
 
         content = plain(self.config)
@@ -110,7 +115,8 @@ def train(overrides: Sequence[str], *, multirun: bool) -> None:
     with staged() as (stage, base):
         made = Composed.of(stage, base, [*own, *overrides])
         trial = made.check()
-        _prepare(made.store, trial.train.threads)
+        create_store(made.store)
+        _fix_environment(trial.train.threads)
         from besom.hydra_main import run_hydra
 
         run_hydra(stage.folder, made.overrides, multirun=multirun)
@@ -120,8 +126,7 @@ def _chosen(group: str, overrides: Sequence[str]) -> bool:
     return any(override.startswith(f"{group}=") for override in overrides)
 
 
-def _prepare(store: Store, threads: int) -> None:
-    create_store(store)
+def _fix_environment(threads: int) -> None:
     fix_runtime(threads)
     fix_environment()
 
@@ -248,6 +253,7 @@ class _Completion:
         n_jobs = config.hydra.sweeper.n_jobs
         return [
             f"hydra.launcher.preload=[{','.join(PRELOAD)}]",
+            "hydra.launcher.start_method=forkserver",
             f"hydra.launcher.threads_per_lane={config.train.threads}",
             f"hydra.launcher.log_folder={override_text(str(sweep_folder / 'lanes'))}",
             *([f"hydra.launcher.n_lanes={n_jobs}"] if n_jobs else []),
@@ -258,38 +264,54 @@ def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     """Start or resume a planned sweep and run it to its end."""
     store, name = plan.made.store, plan.name
     refuse_if_locked(store.lock(name), name)
-    stored = None if fresh else settings_of(find_study(plan.settings.storage, name))
+    study = None if fresh else find_study(plan.settings.storage, name)
+    stored = settings_of(study)
     if stored is not None:
         sweep_settings.refuse_changes(name, stored, plan.comparable)
-    _prepare(store, plan.trial.train.threads)
-    with parent_lock(store.lock(name), name):
-        if fresh:
-            delete_locked(store, name)
-        is_resume = stored is not None and store.snapshot(name).is_dir()
-        if not is_resume:  # a snapshot without a study is of a start that died before it had one
-            shutil.rmtree(store.snapshot(name), ignore_errors=True)
-            plan.stage.keep_as(store.snapshot(name))
-        keep_uri(store, name, plan.made.config.tracking.uri)
-        from besom.hydra_main import run_hydra
+    _fix_environment(plan.trial.train.threads)
+    with _lanes_warming_up(store.images(name), is_needed=not _is_complete(plan.settings, study)):
+        create_store(store)
+        with parent_lock(store.lock(name), name):
+            _run(plan, fresh=fresh, is_resume=stored is not None and store.snapshot(name).is_dir())
 
-        live = _taken_live(plan.made.config) if is_resume else []
-        with _shared_images(store.images(name), plan.trial):
-            run_hydra(store.snapshot(name), [*plan.made.overrides, *live], multirun=True)
+
+def _is_complete(settings: SweepSettings, study: Study | None) -> bool:
+    return study is not None and settings.total is not None and Tally.of(study).counts.counted >= settings.total
 
 
 @contextmanager
-def _shared_images(folder: Path, trial: TrialConfig) -> Iterator[None]:
-    """Keep decoded images once for all lanes, as long as the sweep runs; a folder that a kill has left is old."""
-    from besom import data
+def _lanes_warming_up(images: Path, *, is_needed: bool) -> Iterator[None]:
+    """Import for all lanes while the parent opens its books, which takes as long.
 
-    shutil.rmtree(folder, ignore_errors=True)
-    data.share(trial.data, folder)
-    os.environ[data.SHARED_FOLDER] = str(folder)
+    Args:
+        images: the folder for decoded images, see `besom.data.SHARED_FOLDER`; lanes learn of it when they start.
+    """
+    os.environ[SHARED_FOLDER] = str(images)
     try:
+        if is_needed:
+            warm_up(PRELOAD)
         yield
     finally:
-        del os.environ[data.SHARED_FOLDER]
-        shutil.rmtree(folder, ignore_errors=True)
+        cool_down()
+        shutil.rmtree(images, ignore_errors=True)
+        del os.environ[SHARED_FOLDER]
+
+
+def _run(plan: PlannedSweep, *, fresh: bool, is_resume: bool) -> None:
+    """Run a sweep whose lock this process holds."""
+    store, name = plan.made.store, plan.name
+    if fresh:
+        delete_locked(store, name)
+    if not is_resume:  # a snapshot without a study is of a start that died before it had one
+        shutil.rmtree(store.snapshot(name), ignore_errors=True)
+        plan.stage.keep_as(store.snapshot(name))
+    keep_uri(store, name, plan.made.config.tracking.uri)
+    shutil.rmtree(store.images(name), ignore_errors=True)  # left by a kill
+    data.share(plan.trial.data, store.images(name))
+    from besom.hydra_main import run_hydra
+
+    live = _taken_live(plan.made.config) if is_resume else []
+    run_hydra(store.snapshot(name), [*plan.made.overrides, *live], multirun=True)
 
 
 def _taken_live(config: DictConfig) -> list[str]:

@@ -21,9 +21,9 @@ from omegaconf.basecontainer import BaseContainer
 
 from besom.cores import usable_cores
 from besom.engine import Job, OnReport
-from besom.errors import ConfigError
+from besom.errors import ConfigError, one_of
 from besom.judge import failed, is_pruned, judge
-from besom.lanes import LanePool, LaneSetup
+from besom.lanes import START_METHODS, LanePool, LaneSetup
 from besom.reporting import TrialHandle, running
 from besom.results import TrialResult
 
@@ -70,6 +70,7 @@ class LanesLauncher:
             LaneSetup(
                 runner=runner,
                 preload=tuple(settings["preload"]),
+                start_method=settings["start_method"],
                 log_folder=Path(log_folder) if log_folder else None,
                 jobs_per_lane=settings["trials_per_lane"],
             ),
@@ -115,6 +116,13 @@ def lane_count(n_lanes: Any, threads_per_lane: int) -> int:
     if not isinstance(n_lanes, int) or isinstance(n_lanes, bool) or n_lanes < 1:
         raise ConfigError(f"hydra.launcher.n_lanes={n_lanes!r} is not usable; expected 'auto' or a number from 1")
     return n_lanes
+
+
+def checked_start_method(name: Any) -> str:
+    """Return how lanes are started, or raise `ConfigError`."""
+    if name not in START_METHODS:
+        raise ConfigError(one_of("hydra.launcher.start_method", name, START_METHODS))
+    return str(name)
 
 
 def _resolvers() -> dict[str, Any]:

@@ -82,9 +82,10 @@ class BesomLanes(Launcher):
     @staticmethod
     def check(settings: DictConfig) -> None:
         """Raise `ConfigError` where the launcher's fields are wrong, before there is a study."""
-        from besom.launcher import lane_count
+        from besom.launcher import checked_start_method, lane_count
 
         lane_count(settings.n_lanes, settings.threads_per_lane)
+        checked_start_method(settings.start_method)
 
     def engine(self, n_objectives: int = 1) -> LanesLauncher:
         """Return the warm lanes, started when first asked for."""
