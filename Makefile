@@ -7,7 +7,7 @@
 BIN := .venv/bin
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
-.PHONY: help venv sweep ui test test-services bench lint lock
+.PHONY: help venv sweep ui test test-services bench bench-peers lint lock
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -27,9 +27,16 @@ test: venv ## the core suite, with coverage, two files at a time
 test-services: venv ## the tests that need a browser, a server or another environment
 	@$(BIN)/python -m pytest -m service $(ARGS)
 
-bench: ## what a sweep costs, beside the official sweeper; half an hour
+bench: ## what a sweep costs beside the official sweeper, then bench-peers and docs/benchmarks.md; hours
 	@sh .ci/venv bench .venv-hydra-1.4 .ci/hydra-1.4.lock
-	@.venv-hydra-1.4/bin/python benchmarks/overhead.py $(ARGS)
+	@.venv-hydra-1.4/bin/python benchmarks/overhead.py
+	@$(MAKE) bench-peers
+	@$(BIN)/python benchmarks/page.py
+
+bench-peers: ## a sweep's wall clock beside a notebook, KerasTuner, Ray Tune and Hydra with joblib
+	@sh .ci/venv bench-peers
+	@sh .ci/venv bench-peers .venv-peers benchmarks/peers.lock bare
+	@$(BIN)/python benchmarks/peers.py $(ARGS)
 
 lint: venv ## ruff and mypy, as strict as pyproject.toml says
 	@$(BIN)/ruff check
@@ -41,3 +48,4 @@ lock: ## every lock file anew from what is declared; ARGS=--upgrade takes newer 
 	@$(COMPILE) --group dev pyproject.toml --output-file requirements.lock $(ARGS)
 	@$(COMPILE) .ci/hydra-1.3.in --output-file .ci/hydra-1.3.lock $(ARGS)
 	@$(COMPILE) .ci/hydra-1.4.in --output-file .ci/hydra-1.4.lock $(ARGS)
+	@$(COMPILE) benchmarks/peers.in --output-file benchmarks/peers.lock $(ARGS)
