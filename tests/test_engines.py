@@ -144,6 +144,7 @@ def start(name: str, context: HydraContext, master: DictConfig, url: str, folder
     if name == "lanes":
         settings = {
             "n_lanes": 2,
+            "start_method": "spawn",
             "threads_per_lane": 1,
             "trials_per_lane": 0,
             "preload": [],
