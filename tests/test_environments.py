@@ -23,6 +23,7 @@ HYDRAS_OWN = {"hydra-core", "omegaconf", "hydra-joblib-launcher", "hydra-submiti
 BESOMS_APP = (  # need what a foreign app has not: besom's command, its store, its model, its files
     "test_architecture.py",
     "test_artifacts.py",
+    "test_canvas.py",
     "test_cli.py",
     "test_data.py",
     "test_fingerprint.py",
@@ -32,6 +33,7 @@ BESOMS_APP = (  # need what a foreign app has not: besom's command, its store, i
     "test_model.py",
     "test_project_files.py",
     "test_reproduce.py",
+    "test_shared.py",
     "test_split.py",
     "test_store.py",
     "test_tracking.py",
