@@ -38,6 +38,7 @@ import numpy as np
 import psutil
 from summary import configuration, rows, spread
 
+from besom.cores import usable_cores
 from besom.data import load
 from besom.errors import UserError
 from besom.paths import write_atomically
@@ -276,7 +277,7 @@ def about(work: Work) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "cpu": cpu_model(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cores": usable_cores(),
             "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
             "system": platform.platform(),
             "load_at_start": os.getloadavg()[0],

@@ -254,6 +254,13 @@ def test_predictions_are_those_of_keras_to_the_bit() -> None:
     assert np.array_equal(found, model.predict(x, batch_size=training.FORWARD_BATCH, verbose=0))
 
 
+@pytest.mark.parametrize("train", [RICH[1], TrainConfig(**RESTLESS)], ids=["batch norm", "best epoch not the last"])
+def test_the_probabilities_of_a_fit_are_those_of_the_weights_it_kept_to_the_bit(train: TrainConfig) -> None:
+    model, fit = fitted(train, RICH[0])
+    assert fit.probabilities is not None
+    assert np.array_equal(fit.probabilities, training.predict(model, digits().x_val))
+
+
 def test_a_process_trains_with_one_number_of_threads_only() -> None:
     training.prepare_process(1)
     with pytest.raises(ConfigError, match=r"train.threads=2 .*this process trains with 1; expected train.threads=1"):

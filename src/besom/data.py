@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -126,60 +126,60 @@ def share(config: DataConfig | Mapping[str, Any], folder: Path) -> None:
     Raises:
         DataError, ConfigError: as `load`.
     """
-    dataset = load(config)
-    about = {"name": dataset.name, "n_classes": dataset.n_classes, "scaling": asdict(dataset.scaling)}
-    about |= {"digest": dataset.digest, "split_digest": dataset.split_digest}
-    arrays = {name: getattr(dataset, name) for name in ("x_train", "y_train", "x_val", "y_val")}
-    shared.keep(_place(folder, to_yaml(_plain(config)), str(Path.cwd())), arrays, about)
+    shared.keep(_place(folder, to_yaml(_plain(config)), str(Path.cwd())), *_parts(load(config)))
 
 
 @lru_cache(maxsize=2)
 def _load(text: str, working_folder: str) -> Dataset:
     folder = os.environ.get(SHARED_FOLDER)
-    if folder is not None:
-        return _shared(text, working_folder, Path(folder))
-    return _locked(*_decoded(text))
-
-
-def _shared(text: str, working_folder: str, folder: Path) -> Dataset:
-    """Return a data set mapped from ``folder``, where the first that needs it keeps it."""
-    place = _place(folder, text, working_folder)
+    if folder is None:
+        return _decoded(text)
+    place = _place(Path(folder), text, working_folder)
     found = shared.mapped(place)
     if found is None:
-        shared.keep(place, *(decoded := _decoded(text)))
-        found = shared.mapped(place) or decoded
-    return _locked(*found)
+        decoded = _decoded(text)
+        shared.keep(place, *_parts(decoded))
+        found = shared.mapped(place) or _parts(decoded)
+    arrays, about = found
+    return _locked(**arrays, **{**about, "scaling": Scaling(**about["scaling"])})
 
 
 def _place(folder: Path, text: str, working_folder: str) -> Path:
+    """Return where the first that needs a data set keeps it for the others."""
     return folder / hashlib.sha256(f"{working_folder}\0{text}".encode()).hexdigest()[:32]
 
 
-def _decoded(text: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return the arrays of a `Dataset` and its other fields, those as JSON takes them."""
+def _parts(dataset: Dataset) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return the arrays of a data set and its other fields, those as JSON takes them."""
+    values = {field.name: getattr(dataset, field.name) for field in fields(dataset)}
+    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    others = {name: value for name, value in values.items() if name not in arrays}
+    return arrays, {**others, "scaling": asdict(dataset.scaling)}
+
+
+def _decoded(text: str) -> Dataset:
     config = yaml.safe_load(text)
     arrays, parts, scaling = _prepared(config)
-    return {
-        "x_train": scaling.apply(arrays.x[parts.train]),
-        "y_train": arrays.y[parts.train],
-        "x_val": scaling.apply(arrays.x[parts.val]),
-        "y_val": arrays.y[parts.val],
-    }, {
-        "name": _name(config),
-        "n_classes": arrays.n_classes,
-        "digest": arrays.digest,
-        "split_digest": parts.digest,
-        "scaling": asdict(scaling),
-    }
+    return _locked(
+        name=_name(config),
+        x_train=scaling.apply(arrays.x[parts.train]),
+        y_train=arrays.y[parts.train],
+        x_val=scaling.apply(arrays.x[parts.val]),
+        y_val=arrays.y[parts.val],
+        n_classes=arrays.n_classes,
+        digest=arrays.digest,
+        split_digest=parts.digest,
+        scaling=scaling,
+    )
 
 
-def _locked(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Dataset:
+def _locked(**values: Any) -> Dataset:
     """Return a data set whose arrays nobody can write to: every trial of this process sees them."""
-    fields: dict[str, Any] = {**about, "scaling": Scaling(**about["scaling"])}
-    for name, array in arrays.items():
-        fields[name] = array.view()  # the array itself stays writable: TensorFlow maps nothing else
-        fields[name].setflags(write=False)
-    return Dataset(**fields)
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            values[name] = value.view()  # the array itself stays writable: TensorFlow maps nothing else
+            values[name].setflags(write=False)
+    return Dataset(**values)
 
 
 @lru_cache(maxsize=16)
