@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from summary import spread
+
 APP = """
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -81,7 +83,9 @@ def compare(sampler: str, trials: int, repeats: int) -> None:
     print(f"{trials} trials of an empty objective, sampler {sampler}, {repeats} runs each; median (lowest-highest)")
     for sweeper, found in runs.items():
         name = {"optuna": "hydra-optuna-sweeper 1.4.0rc3", "besom": "besom"}[sweeper]
-        cells = [f"{key} {spread([one[key] / trials * 1000 for one in found])} ms a trial" for key in ("wall", "cpu")]
+        cells = [
+            f"{key} {spread([one[key] / trials * 1000 for one in found], 1)} ms a trial" for key in ("wall", "cpu")
+        ]
         print(f"  {name:<30} {'   '.join(cells)}   best value {statistics.median(one['best'] for one in found):.4f}")
     ratios = [one["wall"] / other["wall"] for one, other in zip(runs["besom"], runs["optuna"], strict=True)]
     cpu = [one["cpu"] / other["cpu"] for one, other in zip(runs["besom"], runs["optuna"], strict=True)]
@@ -133,11 +137,6 @@ def call(arguments: list[str], folder: Path) -> str:
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
     return done.stdout
-
-
-def spread(values: list[float], digits: int = 1) -> str:
-    """Return ``median (lowest-highest)``."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
 if __name__ == "__main__":
