@@ -22,7 +22,7 @@ ROOMS = {
     """,
     "sweep": """
         axis batches conditions constraints custom_space declaration distinct engine engines exhaustive grammar
-        hydra_conf interrupt jobs lanes launcher ledger numbering objects optimization_results progress pruners
+        hydra_conf interrupt jobs lane lanes launcher ledger numbering objects optimization_results progress pruners
         ranges recent rehearsal rows samplers search settings space stopping storage storage_reporter study
         sweeper tally
     """,

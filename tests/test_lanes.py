@@ -20,7 +20,8 @@ import pytest
 from conftest import all_gone, lanes_of, until
 
 from besom.engine import OnReport, WorkerDied
-from besom.lanes import START_METHODS, LanePool, LaneSetup
+from besom.lane import LaneSetup
+from besom.lanes import START_METHODS, LanePool
 
 
 class TwoWordsError(Exception):
@@ -262,7 +263,8 @@ def test_lanes_that_cannot_start_end_the_pool_with_the_reason(tmp_path: Path) ->
 PARENT = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from besom.lanes import LanePool, LaneSetup
+from besom.lane import LaneSetup
+from besom.lanes import LanePool
 from test_lanes import runner, deaf
 if __name__ == "__main__":
     pool = LanePool(2, LaneSetup(runner, start_method={method!r}))

@@ -23,7 +23,8 @@ from besom.cores import usable_cores
 from besom.engine import Job, OnReport
 from besom.errors import ConfigError, one_of
 from besom.judge import failed, is_pruned, judge
-from besom.lanes import START_METHODS, LanePool, LaneSetup
+from besom.lane import LaneSetup
+from besom.lanes import START_METHODS, LanePool
 from besom.reporting import TrialHandle, running
 from besom.results import TrialResult
 

@@ -18,7 +18,8 @@ from typing import Any
 from besom.catalog import StoredRun
 from besom.config import typed
 from besom.errors import BesomError, ConfigError, NotFound
-from besom.lanes import LanePool, LaneSetup
+from besom.lane import LaneSetup
+from besom.lanes import LanePool
 from besom.project import Project
 from besom.reporting import TrialHandle, running
 from besom.schema import TrialConfig
