@@ -20,9 +20,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from machine import about_machine
 from summary import spread
+
+from besom.paths import write_atomically
+
+HERE = Path(__file__).resolve().parent
+NAMES = {"official": "hydra-optuna-sweeper 1.4.0rc3", "besom": "besom"}
 
 APP = """
 import hydra
@@ -60,44 +68,62 @@ WINDOW = 100
 
 
 def main() -> None:
-    """Run both parts and print them."""
+    """Run both parts, keep them and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000, help="trials of the comparison")
     parser.add_argument("--repeats", type=int, default=3, help="how often each side runs")
     parser.add_argument("--samplers", nargs="*", default=["random", "tpe"])
-    parser.add_argument("--growth", type=int, nargs="*", default=[100, 1000, 10_000], help="how many trials there are")
+    parser.add_argument(
+        "--growth", type=int, nargs="*", default=[10, 100, 1000, 10_000], help="how many trials there are"
+    )
     parser.add_argument("--history", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=HERE / "overhead.json", help="default: %(default)s")
     given = parser.parse_args()
+    report = {**about_machine(), "trials": given.trials, "window": WINDOW, "samplers": {}, "growth": []}
     for sampler in given.samplers:
-        compare(sampler, given.trials, given.repeats)
+        report["samplers"][sampler] = compare(sampler, given.trials, given.repeats)
+        print(comparison(sampler, given.trials, report["samplers"][sampler]))
     for history in (None, given.history) if given.growth else ():
-        grow(given.growth, history)
+        report["growth"].append({"history": history, "milliseconds": grow(given.growth, history)})
+        print(growth(report["growth"][-1]))
+    write_atomically(given.out, json.dumps(report, indent=1) + "\n")
 
 
-def compare(sampler: str, trials: int, repeats: int) -> None:
-    """Print both sweepers side by side, run in turn so that a slow minute of the machine hits both."""
-    runs: dict[str, list[dict[str, float]]] = {"optuna": [], "besom": []}
+def compare(sampler: str, trials: int, repeats: int) -> dict[str, list[dict[str, float]]]:
+    """Run both sweepers in turn, so that a slow minute of the machine hits both; return ms a trial and best values."""
+    runs: dict[str, list[dict[str, float]]] = {"official": [], "besom": []}
     for repeat in range(repeats):
         for sweeper in sorted(runs, reverse=bool(repeat % 2)):
-            runs[sweeper].append(run(sweeper, sampler, trials, []))
-    print(f"{trials} trials of an empty objective, sampler {sampler}, {repeats} runs each; median (lowest-highest)")
+            found = run({"official": "optuna"}.get(sweeper, sweeper), sampler, trials, [])
+            costs = {key: found[key] / trials * 1000 for key in ("wall", "cpu")}
+            runs[sweeper].append({**costs, "best": found["best"]})
+    return runs
+
+
+def comparison(sampler: str, trials: int, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Return both sweepers side by side as text."""
+    n_runs = len(runs["besom"])
+    lines = [f"{trials} trials of an empty objective, sampler {sampler}, {n_runs} runs each; median (lowest-highest)"]
     for sweeper, found in runs.items():
-        name = {"optuna": "hydra-optuna-sweeper 1.4.0rc3", "besom": "besom"}[sweeper]
-        cells = [
-            f"{key} {spread([one[key] / trials * 1000 for one in found], 1)} ms a trial" for key in ("wall", "cpu")
-        ]
-        print(f"  {name:<30} {'   '.join(cells)}   best value {statistics.median(one['best'] for one in found):.4f}")
-    ratios = [one["wall"] / other["wall"] for one, other in zip(runs["besom"], runs["optuna"], strict=True)]
-    cpu = [one["cpu"] / other["cpu"] for one, other in zip(runs["besom"], runs["optuna"], strict=True)]
-    print(f"  besom / official: wall {spread(ratios, 2)}, cpu {spread(cpu, 2)}")
+        cells = [f"{key} {spread([one[key] for one in found], 1)} ms a trial" for key in ("wall", "cpu")]
+        best = statistics.median(one["best"] for one in found)
+        lines.append(f"  {NAMES[sweeper]:<30} {'   '.join(cells)}   best value {best:.4f}")
+    ratios = {key: [one[key] / other[key] for one, other in zip(runs["besom"], runs["official"], strict=True)]
+              for key in ("wall", "cpu")}  # fmt: skip
+    lines.append(f"  besom / official: {', '.join(f'{key} {spread(values, 2)}' for key, values in ratios.items())}")
+    return "\n".join(lines)
 
 
-def grow(marks: list[int], history: int | None) -> None:
-    """Print what a trial costs once there are so many: the study is filled up to there, then the sweep goes on."""
+def grow(marks: Sequence[int], history: int | None) -> dict[str, float]:
+    """Return what a trial costs once there are so many: the study is filled up to there, then the sweep goes on."""
     more = [f"hydra.sweeper.history={history}"] if history else []
-    found = [run("besom", "tpe", mark + WINDOW, more, filled=mark)["window"] for mark in marks]
-    costs = ", ".join(f"{cost:.0f} ms at {mark:,}" for mark, cost in zip(marks, found, strict=True))
-    print(f"besom, tpe, history {history or 'unbounded'}: {costs} (wall a trial, mean of {WINDOW})")
+    return {str(mark): run("besom", "tpe", mark + WINDOW, more, filled=mark)["window"] for mark in marks}
+
+
+def growth(part: Mapping[str, Any]) -> str:
+    """Return the cost at each number of trials as text."""
+    costs = ", ".join(f"{cost:.0f} ms at {int(mark):,}" for mark, cost in part["milliseconds"].items())
+    return f"besom, tpe, history {part['history'] or 'unbounded'}: {costs} (wall a trial, mean of {WINDOW})"
 
 
 def run(sweeper: str, sampler: str, trials: int, more: list[str], filled: int = 0) -> dict[str, float]:

@@ -11,7 +11,9 @@ another order each round.
 The peers live in contestants/ and run from .venv-peers, which has no besom; `make bench-peers` makes both.
 Everybody gets the same images: besom reads MNIST's own file and splits it; this script does the same once with
 besom's code and hands the peers the parts as one npz file. Peers run with oneDNN, as besom does; who trains two at
-a time gives each one thread, who trains one at a time leaves both cores to TensorFlow.
+a time gives each one thread, who trains one at a time leaves both cores to TensorFlow. *Tuned* peers run as many
+batches in one call as besom does (``steps_per_execution=25``) and validate in batches of 1,000, as it does too; the
+others leave both as Keras has them, 1 and 32.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import signal
@@ -30,15 +31,13 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+from machine import about_machine
 from summary import configuration, rows, spread
 
-from besom.cores import usable_cores
 from besom.data import load
 from besom.errors import UserError
 from besom.paths import write_atomically
@@ -50,8 +49,15 @@ CONTESTANTS = HERE / "contestants"
 BESOM = ROOT / ".venv" / "bin"
 PEERS = ROOT / ".venv-peers" / "bin"
 SWEEP = CONTESTANTS / "cnn_grid.yaml"
-PACKAGES = ("tensorflow", "keras", "numpy", "mlflow", "optuna", "hydra-core")
-PEER_PACKAGES = (*PACKAGES, "keras-tuner", "ray", "hydra-optuna-sweeper", "hydra-joblib-launcher")
+PACKAGES = {name: name for name in ("tensorflow", "keras", "numpy", "mlflow", "optuna")} | {"hydra-core": "hydra"}
+PEER_PACKAGES = {
+    **PACKAGES,
+    "keras-tuner": "keras_tuner",
+    "ray": "ray.tune",
+    "hydra-optuna-sweeper": "hydra_plugins.hydra_optuna_sweeper.config",
+    "hydra-joblib-launcher": "hydra_plugins.hydra_joblib_launcher.config",
+}
+"""Package → what of it is imported."""
 ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "-1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -65,10 +71,12 @@ LEFT_OUT = ("MLFLOW_", "BESOM_", "OMP_", "TF_", "RAY_", "KERAS_", "PYTHONPATH")
 """How the variables start that nobody inherits from the shell."""
 TIMEOUT = 7200
 VERSIONS = """
-import importlib.metadata, json, platform, sys
-import mlflow, optuna, tensorflow  # also brings them from the disk into memory, before the first clock starts
-found = {name: importlib.metadata.version(name) for name in sys.argv[1:]}
-print(json.dumps({"python": platform.python_version(), **found}))
+import importlib, json, platform, sys
+from importlib.metadata import version
+modules = json.loads(sys.argv[1])
+for module in modules.values():  # brings them from the disk into memory, before the first clock starts
+    importlib.import_module(module)
+print(json.dumps({"python": platform.python_version(), **{name: version(name) for name in modules}}))
 """
 
 
@@ -94,12 +102,19 @@ class Contestant:
 
 ALL = {
     "besom": Contestant("besom, 2 lanes"),
+    "one-lane": Contestant("besom, 1 lane", flags=("hydra.launcher.n_lanes=1",), by_default=False),
     "notebook": Contestant("Optuna loop + fit, MLflow by hand", "notebook.py"),
     "autolog": Contestant("Optuna loop + fit, MLflow autolog", "notebook.py", ("--autolog",)),
     "keras-tuner": Contestant("KerasTuner", "kerastuner.py"),
     "ray-tune": Contestant("Ray Tune, 2 at a time", "raytune.py", counts_cpu=False),
     "hydra-joblib": Contestant("Hydra + Optuna + joblib, 2 at a time", "hydra_joblib/app.py", style="{}"),
-    "tuned": Contestant("Optuna loop + tuned fit, MLflow by hand", "notebook.py", ("--tuned",), by_default=False),
+    "tuned": Contestant("Optuna loop + tuned fit, MLflow by hand", "notebook.py", ("--tuned",)),
+    "hydra-tuned": Contestant(
+        "Hydra + Optuna + joblib, tuned fit, 2 at a time", "hydra_joblib/app.py", ("tuned=true",), style="{}"
+    ),
+    "ray-tuned": Contestant(
+        "Ray Tune, tuned fit, 2 at a time", "raytune.py", ("--tuned",), counts_cpu=False, by_default=False
+    ),
 }
 
 
@@ -205,6 +220,7 @@ def commands(contestant: Contestant, work: Work, place: Path) -> tuple[list[str]
         f"data.n_val={work.val_images}",
         f"train.epochs={work.epochs}",
         f"paths.store={place / 'store'}",
+        *contestant.flags,
     ]
     if work.source:
         overrides.append(f"data.path={work.source}")
@@ -258,35 +274,33 @@ def of_besom(place: Path) -> list[dict[str, Any]]:
                 "val_accuracy": trial["objective"],
                 "val_accuracy_by_epoch": [metric.value for metric in history],
                 "seconds": trial["fit_seconds"],
+                "n_params": trial["n_params"],
             }
         )
     return results
 
 
 def check(name: str, results: Sequence[Mapping[str, Any]], work: Work) -> None:
-    """Exit unless all 8 configurations were trained for all epochs."""
+    """Exit unless all 8 configurations were trained for all epochs, each network of the size it is to have."""
+    wrong = [result for result in results if result["n_params"] != n_params(result["params"])]
+    if wrong:
+        sys.exit(f"peers: {name} trained another network: {wrong[0]}")
     found = {configuration(result["params"]) for result in results}
     epochs = {len(result["val_accuracy_by_epoch"]) for result in results}
     if len(results) != 8 or len(found) != 8 or epochs != {work.epochs}:
         sys.exit(f"peers: {name} trained {len(results)} times, {sorted(found)}, epochs {sorted(epochs)}; expected 8")
 
 
+def n_params(params: Mapping[str, Any]) -> int:
+    """Return the number of parameters of a configuration: two convolutions of 5x5, dense 84, 10 classes."""
+    first, second = params["filters_0"], params["filters_1"]
+    return (25 * first + first) + (25 * first * second + second) + (20 * 20 * second * 84 + 84) + (84 * 10 + 10)
+
+
 def about(work: Work) -> dict[str, Any]:
     """Return what the numbers depend on: machine, versions, date and work."""
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "cpu": cpu_model(),
-            "cores": usable_cores(),
-            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-            "system": platform.platform(),
-            "load_at_start": os.getloadavg()[0],
-        },
-        "besom": {
-            "version": versions(BESOM, ("besom",))["besom"],
-            "commit": git("rev-parse", "HEAD"),
-            "changed": bool(git("status", "--porcelain", "--", "src", "conf")),
-        },
+        **about_machine(),
         "versions": {"besom": versions(BESOM, PACKAGES), "peers": versions(PEERS, PEER_PACKAGES)},
         "work": {
             "configurations": 8,
@@ -298,34 +312,16 @@ def about(work: Work) -> dict[str, Any]:
     }
 
 
-def versions(folder: Path, packages: Sequence[str]) -> dict[str, str]:
+def versions(folder: Path, packages: Mapping[str, str]) -> dict[str, str]:
     """Return the versions of an environment's Python and packages; exit where there is none."""
     if not (folder / "python").exists():
         print(f"peers: {folder.parent.name} is missing; make it by: make bench-peers", file=sys.stderr)
         sys.exit(2)
-    command = [str(folder / "python"), "-c", VERSIONS, *packages]
+    command = [str(folder / "python"), "-c", VERSIONS, json.dumps(packages)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     )
     return json.loads(done.stdout)
-
-
-def cpu_model() -> str:
-    """Return the name of the CPU, as Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def git(*arguments: str) -> str | None:
-    """Return what git says about this checkout, None where it cannot."""
-    try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip() or None
 
 
 def table(report: Mapping[str, Any]) -> str:

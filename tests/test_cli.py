@@ -307,6 +307,10 @@ WRONG = {
         ["sweep", "quick", "hydra.launcher.n_lanes=0"],
         "n_lanes=0 is not usable; expected 'auto' or a number",
     ),
+    "lanes that start in no known way": (
+        ["sweep", "quick", "hydra.launcher.start_method=frok"],
+        "hydra.launcher.start_method",
+    ),
     "a wrong pruner": (
         ["sweep", "quick", "hydra.sweeper.pruner={_target_: foo.Bar}"],
         "hydra.sweeper.pruner.* cannot be",

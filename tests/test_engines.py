@@ -451,20 +451,38 @@ class TestReportsThroughTheStorage:
 
 
 @pytest.mark.parametrize(
-    ("files", "most"),
+    ("files", "expected"),
     [
         ({"cpu.max": "150000 100000"}, 1),
         ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "250000 100000"}, 2),
+        ({"cpu.max": "6400000 100000"}, 8),
+        ({"cpu.max": "max 100000"}, 8),
         ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ({}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({}, 8),
     ],
 )
-def test_a_container_is_given_no_more_lanes_than_cores(tmp_path: Path, files: dict[str, str], most: int | None) -> None:
+def test_a_container_is_given_no_more_lanes_than_cores(
+    tmp_path: Path, files: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from besom.cores import usable_cores
 
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"{content}\n")
-    assert usable_cores(tmp_path) == (most or len(os.sched_getaffinity(0)))
+    assert usable_cores(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_lanes", "threads", "is_told"), [(4, 1, False), (5, 1, True), (2, 2, False), (2, 3, True), (1, 8, False)]
+)
+def test_more_lanes_than_there_is_room_for_are_told_of(
+    n_lanes: int, threads: int, is_told: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from besom import launcher
+
+    monkeypatch.setattr(launcher, "usable_cores", lambda: 4)
+    launcher._tell_of_crowding(n_lanes, threads)
+    assert ("is more than the 4 usable cores" in caplog.text) == is_told

@@ -299,3 +299,45 @@ def test_ctrl_c_in_the_terminal_does_not_reach_a_lane() -> None:
         after = pool.submit(("pid",), deaf)
         settled(pool, after)
     assert after.result() == pid.result()
+
+
+def test_lanes_that_cannot_import_what_they_need_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deadly.py").write_text("import os; print('no such processor', flush=True); os._exit(3)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    with (
+        lanes(preload=("deadly",), log_folder=tmp_path) as pool,
+        pytest.raises(
+            RuntimeError, match=r"lanes die before they can take a job \(the lane ended with exit code 3\); see"
+        ),
+    ):
+        settled(pool, pool.submit(("pid",), deaf))
+    assert "no such processor" in (tmp_path / "0.log").read_text()
+
+
+WAITING = """
+from pathlib import Path
+from besom.lane import LaneSetup
+from besom.lanes import LanePool
+
+if __name__ == "__main__":
+    LanePool(2, LaneSetup(print, preload=("slow",), start_method="forkserver"))
+"""
+
+
+def test_ctrl_c_ends_the_wait_for_what_lanes_are_copied_from(tmp_path: Path, start_method: str) -> None:
+    if start_method == "spawn":
+        pytest.skip("a spawned lane is there at once and imports by itself")
+    (tmp_path / "slow.py").write_text("import pathlib, time; pathlib.Path('here').touch(); time.sleep(600)")
+    (tmp_path / "waiting.py").write_text(WAITING)
+    process = subprocess.Popen(
+        [sys.executable, "waiting.py"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": "."}, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    until((tmp_path / "here").exists)
+    started = psutil.Process(process.pid).children(recursive=True)
+    time.sleep(0.5)  # the first lane is being waited for
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=30)[1]
+    assert len(started) >= 1
+    until(lambda: all_gone(started))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,19 @@ def test_a_folder_that_is_not_whole_counts_for_nothing(tmp_path: Path, left: str
     assert shared.mapped(tmp_path / "half") is None
 
 
+def test_a_folder_that_lacks_an_array_counts_for_nothing(tmp_path: Path) -> None:
+    shared.keep(tmp_path / "one", {"x": np.zeros(3), "y": np.zeros(3)}, {})
+    (tmp_path / "one" / "y.npy").unlink()
+    assert shared.mapped(tmp_path / "one") is None
+
+
+def test_nothing_is_kept_that_would_fill_the_disk(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    huge = np.broadcast_to(np.zeros(1), (free // 16,))  # 8 bytes each: half of what is free, and no memory
+    shared.keep(tmp_path / "one", {"x": huge}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_kept_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     shared.keep(tmp_path / "file" / "one", {"x": np.zeros(3)}, {})
@@ -69,6 +83,7 @@ def test_nothing_is_kept_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 
 def test_shared_images_are_those_of_a_process_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data.share(CONFIG, folder)
     mapped = data.load(CONFIG)
     assert len(list(folder.iterdir())) == 1
     monkeypatch.delenv(data.SHARED_FOLDER)
@@ -92,7 +107,13 @@ def test_another_process_reads_the_file_and_decodes_nothing(folder: Path) -> Non
     assert shown.stdout.split() == [data.load(CONFIG).digest, "False"]
 
 
+def test_what_nobody_shared_is_decoded_and_not_kept(folder: Path) -> None:
+    assert len(data.load(CONFIG).x_train) == 300
+    assert not folder.exists()
+
+
 def test_tensors_share_the_memory_of_mapped_images(folder: Path) -> None:
+    data.share(CONFIG, folder)
     dataset = data.load(CONFIG)
     images = images_of(dataset)
     assert np.array_equal(images.x_train.numpy(), dataset.x_train)

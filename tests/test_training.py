@@ -16,9 +16,11 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from besom import data, training
+from besom import epoch as epoch_module
 from besom.data import Dataset
 from besom.errors import ConfigError, NonFinite, TrialPruned
 from besom.fingerprint import history_sha256, weights_sha256
+from besom.images import images_of
 from besom.model import build
 from besom.outcome import Fit, PrunedFit
 from besom.reporting import TrialHandle, running
@@ -138,7 +140,7 @@ def test_a_history_has_four_metrics_for_each_epoch() -> None:
 def judged(model: keras.Model, objective: str) -> float:
     """Return what a model's weights give for a validation metric, computed without Keras' metrics."""
     y = digits().y_val
-    probabilities = training.predict(model, digits().x_val)
+    probabilities = epoch_module.predict(model, digits().x_val)
     if objective == "val_accuracy":
         return float(np.mean(probabilities.argmax(axis=1) == y))
     return float(np.mean(-np.log(probabilities[np.arange(len(y)), y])))
@@ -176,7 +178,7 @@ def test_early_stopping_waits_as_many_epochs_as_its_patience() -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_of_the_schema_is_keras_own_with_the_learning_rate_given(optimizer: str) -> None:
     model = build(SMALL, (28, 28, 1), 10)
-    training._compile(model, digits(), TrainConfig(optimizer=optimizer, learning_rate=0.25))
+    training._compile(model, images_of(digits()), TrainConfig(optimizer=optimizer, learning_rate=0.25))
     assert type(model.optimizer).__name__.lower() == optimizer
     assert float(model.optimizer.learning_rate) == 0.25
 
@@ -248,17 +250,48 @@ def test_a_loss_that_is_no_number_stops_the_training_at_once() -> None:
 def test_predictions_are_those_of_keras_to_the_bit() -> None:
     model, _ = fitted(RICH[1], RICH[0])
     x = np.tile(digits().x_val, (12, 1, 1, 1))[:1150]
-    found = training.predict(model, x)
+    found = epoch_module.predict(model, x)
     assert found.dtype == np.float32
     assert found.shape == (1150, 10)
-    assert np.array_equal(found, model.predict(x, batch_size=training.FORWARD_BATCH, verbose=0))
+    assert np.array_equal(found, model.predict(x, batch_size=epoch_module.FORWARD_BATCH, verbose=0))
 
 
 @pytest.mark.parametrize("train", [RICH[1], TrainConfig(**RESTLESS)], ids=["batch norm", "best epoch not the last"])
-def test_the_probabilities_of_a_fit_are_those_of_the_weights_it_kept_to_the_bit(train: TrainConfig) -> None:
+def test_the_probabilities_of_a_fit_are_those_of_the_weights_it_kept_to_the_bit(
+    train: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(epoch_module, "FORWARD_BATCH", 30)  # three batches, and one of 10
     model, fit = fitted(train, RICH[0])
     assert fit.probabilities is not None
-    assert np.array_equal(fit.probabilities, training.predict(model, digits().x_val))
+    assert np.array_equal(fit.probabilities, epoch_module.predict(model, digits().x_val))
+
+
+def test_validation_in_batches_is_what_keras_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epoch_module, "FORWARD_BATCH", 30)
+    model, fit = fitted(TrainConfig(epochs=2, objective_epoch="last"), RICH[0])
+    labels = data.one_hot(digits().y_val, 10)
+    found = model.evaluate(digits().x_val, labels, batch_size=30, verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(fit.history["val_loss"][-1], rel=1e-6)
+    assert found["accuracy"] == pytest.approx(fit.history["val_accuracy"][-1], rel=1e-6)
+
+
+class Sceptic(keras.Model):
+    """A model with a step of its own: whatever it is shown, its validation loss is 7."""
+
+    def test_step(self, images_and_labels: Any) -> dict[str, Any]:
+        return {**super().test_step(images_and_labels), "loss": 7.0}
+
+
+def test_a_model_validates_by_its_own_test_step() -> None:
+    training.start_trial(TrainConfig())
+    inputs = keras.Input((28, 28, 1))
+    outputs = keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(inputs))
+    model = Sceptic(inputs, outputs)
+    fit = training.fit(model, digits(), TrainConfig(epochs=2, objective_epoch="last"))
+    assert fit.history["val_loss"] == [7.0, 7.0]
+    assert fit.history["val_accuracy"][-1] > 0.2
+    assert fit.probabilities is not None
+    assert np.array_equal(fit.probabilities, epoch_module.predict(model, digits().x_val))
 
 
 def test_a_process_trains_with_one_number_of_threads_only() -> None:
@@ -294,3 +327,13 @@ def test_nothing_of_a_trial_is_left_when_the_next_one_begins() -> None:
         fitted(RICH[1], config)
         counts.append(left_over())
     assert counts[0] == counts[1] == counts[2]
+
+
+def test_what_lanes_are_copied_from_has_computed_nothing_and_has_one_thread() -> None:
+    program = (
+        "from besom.seeding import fix_runtime; fix_runtime(1); import besom.preload, psutil; "
+        "from tensorflow.python.eager.context import context; "
+        "print(context()._initialized, psutil.Process().num_threads())"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["False", "1"]

@@ -33,7 +33,8 @@ class Cnn(keras_tuner.HyperModel):
             history = model.fit(*args, **kwargs)
             seconds = time.perf_counter() - started
             work.log_model(model)
-        self.results.append(work.result(hp.values, history.history["val_accuracy"], seconds))
+        by_epoch = history.history["val_accuracy"]
+        self.results.append(work.result(hp.values, by_epoch, seconds, model.count_params()))
         return history
 
 

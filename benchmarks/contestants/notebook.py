@@ -24,8 +24,7 @@ def main() -> None:
     work.open_mlflow()
     if given.autolog:
         mlflow.keras.autolog()
-    compiling = {"steps_per_execution": 25} if given.tuned else {}
-    fitting = {"validation_batch_size": 1000} if given.tuned else {}
+    compiling, fitting = work.tuning(given.tuned)
     results: list[dict[str, Any]] = []
 
     def objective(trial: optuna.Trial) -> float:
@@ -38,7 +37,7 @@ def main() -> None:
             seconds = time.perf_counter() - started
             if not given.autolog:
                 work.log_model(model)
-        results.append(work.result(params, history.history["val_accuracy"], seconds))
+        results.append(work.result(params, history.history["val_accuracy"], seconds, model.count_params()))
         return results[-1]["val_accuracy"]
 
     study = optuna.create_study(

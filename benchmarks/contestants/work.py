@@ -24,6 +24,9 @@ GRID: dict[str, list[Any]] = {"filters_0": [3, 6], "filters_1": [6, 12], "activa
 EXPERIMENT = "peers"
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
+TUNED_COMPILING = {"steps_per_execution": 25}
+TUNED_FITTING = {"validation_batch_size": 1000}
+"""What somebody adds who knows where Keras spends its time on small networks; both are besom's own settings too."""
 
 
 def arguments(*flags: str) -> argparse.Namespace:
@@ -130,21 +133,27 @@ def log_model(model: Any) -> None:
     )
 
 
-def trial(params: Mapping[str, Any], data: Sequence[np.ndarray], epochs: int) -> dict[str, Any]:
+def trial(params: Mapping[str, Any], data: Sequence[np.ndarray], epochs: int, tuned: bool) -> dict[str, Any]:
     """Train one configuration into an MLflow run of its own and return its result."""
     import mlflow
 
-    model = network(**params)
+    compiling, fitting = tuning(tuned)
+    model = network(**params, **compiling)
     with mlflow.start_run():
         mlflow.log_params(params)
         started = time.perf_counter()
-        history = fit(model, data, epochs, [epoch_logger()])
+        history = fit(model, data, epochs, [epoch_logger()], **fitting)
         seconds = time.perf_counter() - started
         log_model(model)
-    return result(params, history.history["val_accuracy"], seconds)
+    return result(params, history.history["val_accuracy"], seconds, model.count_params())
 
 
-def result(params: Mapping[str, Any], by_epoch: Sequence[float], seconds: float) -> dict[str, Any]:
+def tuning(wanted: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return more arguments of ``model.compile`` and of ``model.fit``; none where not wanted."""
+    return (TUNED_COMPILING, TUNED_FITTING) if wanted else ({}, {})
+
+
+def result(params: Mapping[str, Any], by_epoch: Sequence[float], seconds: float, n_params: int) -> dict[str, Any]:
     """Return what is reported of one configuration; ``seconds`` are those inside ``model.fit``."""
     accuracies = [float(value) for value in by_epoch]
     return {
@@ -152,6 +161,7 @@ def result(params: Mapping[str, Any], by_epoch: Sequence[float], seconds: float)
         "val_accuracy": max(accuracies),
         "val_accuracy_by_epoch": accuracies,
         "seconds": seconds,
+        "n_params": n_params,
     }
 
 

@@ -126,26 +126,22 @@ def share(config: DataConfig | Mapping[str, Any], folder: Path) -> None:
     Raises:
         DataError, ConfigError: as `load`.
     """
-    shared.keep(_place(folder, to_yaml(_plain(config)), str(Path.cwd())), *_parts(load(config)))
+    text = to_yaml(_plain(config))
+    shared.keep(_place(folder, text, str(Path.cwd())), *_parts(_decoded(text)))
 
 
 @lru_cache(maxsize=2)
 def _load(text: str, working_folder: str) -> Dataset:
     folder = os.environ.get(SHARED_FOLDER)
-    if folder is None:
+    found = shared.mapped(_place(Path(folder), text, working_folder)) if folder else None
+    if found is None:  # what differs from trial to trial is not shared: it could fill the disk
         return _decoded(text)
-    place = _place(Path(folder), text, working_folder)
-    found = shared.mapped(place)
-    if found is None:
-        decoded = _decoded(text)
-        shared.keep(place, *_parts(decoded))
-        found = shared.mapped(place) or _parts(decoded)
     arrays, about = found
     return _locked(**arrays, **{**about, "scaling": Scaling(**about["scaling"])})
 
 
 def _place(folder: Path, text: str, working_folder: str) -> Path:
-    """Return where the first that needs a data set keeps it for the others."""
+    """Return where a data set is kept for the processes that need it."""
     return folder / hashlib.sha256(f"{working_folder}\0{text}".encode()).hexdigest()[:32]
 
 

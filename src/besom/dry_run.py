@@ -19,7 +19,7 @@ from besom.study import SweepStudy
 FIRST_POINTS = 5
 MACS_PER_SECOND = 2.0e10
 """Forward, backward and update of the seed's CNN on one core of 2024: about 2e10 multiply-adds a second."""
-SECONDS_PER_TRIAL = 2.0
+SECONDS_PER_TRIAL = 1.0
 """Tracing, pictures and logging of one trial."""
 
 

@@ -19,7 +19,7 @@ from besom.targets import imported
 def refuse_what_no_engine_can(settings: SweepSettings, master: DictConfig) -> None:
     """Raise `ConfigError` where the chosen launcher cannot do what the settings ask for."""
     launcher = imported("hydra.launcher._target_", str(master.hydra.launcher._target_))
-    if hasattr(launcher, "check"):
+    if hasattr(launcher, "engine"):
         launcher.check(master.hydra.launcher)
     if settings.trial_timeout is not None and not hasattr(launcher, "engine"):
         raise ConfigError(

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -46,7 +46,11 @@ def warm_up(preload: Sequence[str]) -> None:
 
 def cool_down() -> None:
     """End the process that lanes are copied from, so that the next one has the environment and modules of its time."""
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # nothing public stops it
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]  # nothing public stops it
+    if server._forkserver_pid is not None:
+        with suppress(ProcessLookupError):  # by itself it ends after its imports, and when no lane lives any more
+            os.kill(server._forkserver_pid, signal.SIGKILL)
+    server._stop()
 
 
 class LanePool:
@@ -63,8 +67,14 @@ class LanePool:
         self._setup = setup
         self._setup_file = _written(setup)
         self._queue: deque[_Work] = deque()
-        self._lanes = [_Lane(index, setup, self._setup_file) for index in range(n_lanes)]
         self._dead_starts = 0
+        self._lanes: list[_Lane] = []
+        try:
+            for index in range(n_lanes):
+                self._lanes.append(self._new_lane(index))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def capacity(self) -> int:
@@ -113,8 +123,7 @@ class LanePool:
                 lane.work.future.set_exception(WorkerDied("the lane was closed"))
                 lane.work = None
         self._setup_file.unlink(missing_ok=True)
-        if self._setup.start_method == "forkserver":
-            cool_down()
+        cool_down()
 
     def _feed(self) -> None:
         for lane in self._lanes:
@@ -167,7 +176,19 @@ class LanePool:
             self._queue.appendleft(work)
 
     def _replace(self, lane: _Lane) -> None:
-        self._lanes[self._lanes.index(lane)] = _Lane(lane.index, self._setup, self._setup_file)
+        self._lanes[self._lanes.index(lane)] = self._new_lane(lane.index)
+
+    def _new_lane(self, index: int) -> _Lane:
+        try:
+            return _Lane(index, self._setup, self._setup_file)
+        except (EOFError, ConnectionError):
+            if self._setup.start_method == "spawn":
+                raise
+            # the process to copy has died, most likely of an import: a lane that imports by itself leaves the reason
+            # where lanes print
+            cool_down()
+            self._setup = replace(self._setup, start_method="spawn")
+            return _Lane(index, self._setup, self._setup_file)
 
 
 def _written(setup: LaneSetup) -> Path:
@@ -208,7 +229,10 @@ class _Lane:
             args=(theirs, setup_file, self.log),
             daemon=True,
         )
-        with _deaf_to_interrupt():
+        if setup.start_method == "spawn":
+            with _deaf_to_interrupt():
+                self.process.start()
+        else:  # waits until all is imported; lanes are as deaf as the process that they are copied from
             self.process.start()
         theirs.close()
 
@@ -239,7 +263,7 @@ class _Lane:
             self.connection.send_bytes(b"")
 
     def kill(self) -> None:
-        """Kill the lane and what its job has started: they are one process group."""
+        """Kill the lane and what its job has started: they are one process group, there as long as one of them is."""
         if self.process.pid:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +26,12 @@ from besom.delete import delete_locked
 from besom.errors import ConfigError, SpaceError
 from besom.grammar import override_text
 from besom.lanes import cool_down, warm_up
-from besom.launcher import lane_count
+from besom.launcher import checked_start_method, lane_count
 from besom.lock import parent_lock, refuse_if_locked
 from besom.overrides import is_hydra, is_sweep
 from besom.paths import Store, checked_sweep_name
 from besom.project import Project, Stage
-from besom.schema import TrialConfig
+from besom.schema import DataConfig, TrialConfig
 from besom.seeding import fix_runtime
 from besom.settings import SweepSettings
 from besom.storage import find_study, settings_of
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from optuna import Study
 
 PRELOAD = ("besom.preload",)
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+"""Elsewhere the libraries below TensorFlow do not stand being forked."""
 """What is imported for all lanes while the parent is still busy: seconds of CPU that each lane would need else."""
 
 COMBINATIONS = [
@@ -177,6 +179,7 @@ def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
         _refuse_other_places(made, settings)
         _refuse_several_objectives(settings)
         lane_count(made.config.hydra.launcher.n_lanes, made.config.train.threads)
+        checked_start_method(made.config.hydra.launcher.start_method)
         comparable = sweep_settings.comparable(made.config, sweeper, made.task_overrides)
         trial = made.check()
         sweep_settings.check_search(settings)
@@ -253,7 +256,7 @@ class _Completion:
         n_jobs = config.hydra.sweeper.n_jobs
         return [
             f"hydra.launcher.preload=[{','.join(PRELOAD)}]",
-            "hydra.launcher.start_method=forkserver",
+            f"hydra.launcher.start_method={START_METHOD}",
             f"hydra.launcher.threads_per_lane={config.train.threads}",
             f"hydra.launcher.log_folder={override_text(str(sweep_folder / 'lanes'))}",
             *([f"hydra.launcher.n_lanes={n_jobs}"] if n_jobs else []),
@@ -269,10 +272,12 @@ def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     if stored is not None:
         sweep_settings.refuse_changes(name, stored, plan.comparable)
     _fix_environment(plan.trial.train.threads)
-    with _lanes_warming_up(store.images(name), is_needed=not _is_complete(plan.settings, study)):
+    is_needed = not _is_complete(plan.settings, study)
+    with _lanes_warming_up(plan, is_needed=is_needed):
         create_store(store)
         with parent_lock(store.lock(name), name):
-            _run(plan, fresh=fresh, is_resume=stored is not None and store.snapshot(name).is_dir())
+            is_resume = stored is not None and store.snapshot(name).is_dir()
+            _run(plan, fresh=fresh, is_resume=is_resume, trains=is_needed)
 
 
 def _is_complete(settings: SweepSettings, study: Study | None) -> bool:
@@ -280,25 +285,32 @@ def _is_complete(settings: SweepSettings, study: Study | None) -> bool:
 
 
 @contextmanager
-def _lanes_warming_up(images: Path, *, is_needed: bool) -> Iterator[None]:
-    """Import for all lanes while the parent opens its books, which takes as long.
-
-    Args:
-        images: the folder for decoded images, see `besom.data.SHARED_FOLDER`; lanes learn of it when they start.
-    """
-    os.environ[SHARED_FOLDER] = str(images)
+def _lanes_warming_up(plan: PlannedSweep, *, is_needed: bool) -> Iterator[None]:
+    """Import for all lanes while the parent opens its books, which takes as long."""
+    launcher = plan.made.config.hydra.launcher
+    os.environ[SHARED_FOLDER] = str(plan.made.store.images(plan.name))  # lanes get the environment as it is now
     try:
-        if is_needed:
-            warm_up(PRELOAD)
+        if is_needed and launcher.start_method == "forkserver":
+            warm_up(launcher.preload)
         yield
     finally:
-        cool_down()
-        shutil.rmtree(images, ignore_errors=True)
         del os.environ[SHARED_FOLDER]
+        cool_down()
 
 
-def _run(plan: PlannedSweep, *, fresh: bool, is_resume: bool) -> None:
-    """Run a sweep whose lock this process holds."""
+@contextmanager
+def _shared_images(config: DataConfig | Mapping[str, Any], folder: Path) -> Iterator[None]:
+    """Keep the decoded images for all lanes while the sweep runs."""
+    shutil.rmtree(folder, ignore_errors=True)  # left by a kill
+    try:
+        data.share(config, folder)
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(plan: PlannedSweep, *, fresh: bool, is_resume: bool, trains: bool) -> None:
+    """Run a sweep whose lock this process holds; ``trains`` where something is left to be trained."""
     store, name = plan.made.store, plan.name
     if fresh:
         delete_locked(store, name)
@@ -306,12 +318,11 @@ def _run(plan: PlannedSweep, *, fresh: bool, is_resume: bool) -> None:
         shutil.rmtree(store.snapshot(name), ignore_errors=True)
         plan.stage.keep_as(store.snapshot(name))
     keep_uri(store, name, plan.made.config.tracking.uri)
-    shutil.rmtree(store.images(name), ignore_errors=True)  # left by a kill
-    data.share(plan.trial.data, store.images(name))
     from besom.hydra_main import run_hydra
 
     live = _taken_live(plan.made.config) if is_resume else []
-    run_hydra(store.snapshot(name), [*plan.made.overrides, *live], multirun=True)
+    with _shared_images(plan.trial.data, store.images(name)) if trains else nullcontext():
+        run_hydra(store.snapshot(name), [*plan.made.overrides, *live], multirun=True)
 
 
 def _taken_live(config: DictConfig) -> list[str]:

@@ -5,6 +5,7 @@ Knows nothing of Optuna and of what the task is.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
@@ -27,6 +28,8 @@ from besom.lane import LaneSetup
 from besom.lanes import START_METHODS, LanePool
 from besom.reporting import TrialHandle, running
 from besom.results import TrialResult
+
+log = logging.getLogger(__name__)
 
 HYDRA_LOGS_FAILURES = hasattr(hydra.core.utils, "_log_job_error_to_file")
 
@@ -65,13 +68,15 @@ class LanesLauncher:
         self, settings: Mapping[str, Any], context: HydraContext, task_function: TaskFunction, n_objectives: int = 1
     ) -> None:
         log_folder = settings["log_folder"]
+        n_lanes = lane_count(settings["n_lanes"], settings["threads_per_lane"])
+        _tell_of_crowding(n_lanes, settings["threads_per_lane"])
         runner = HydraRunner(context, task_function, Singleton.get_state(), _resolvers(), n_objectives)
         self._pool = LanePool(
-            lane_count(settings["n_lanes"], settings["threads_per_lane"]),
+            n_lanes,
             LaneSetup(
                 runner=runner,
                 preload=tuple(settings["preload"]),
-                start_method=settings["start_method"],
+                start_method=checked_start_method(settings["start_method"]),
                 log_folder=Path(log_folder) if log_folder else None,
                 jobs_per_lane=settings["trials_per_lane"],
             ),
@@ -117,6 +122,14 @@ def lane_count(n_lanes: Any, threads_per_lane: int) -> int:
     if not isinstance(n_lanes, int) or isinstance(n_lanes, bool) or n_lanes < 1:
         raise ConfigError(f"hydra.launcher.n_lanes={n_lanes!r} is not usable; expected 'auto' or a number from 1")
     return n_lanes
+
+
+def _tell_of_crowding(n_lanes: int, threads_per_lane: int) -> None:
+    if n_lanes * threads_per_lane > (cores := usable_cores()) and n_lanes > 1:
+        log.warning(
+            "hydra.launcher.n_lanes=%d with %d threads each is more than the %d usable cores: trials will wait for "
+            "each other; n_lanes=auto starts as many as there is room for", n_lanes, threads_per_lane, cores,
+        )  # fmt: skip
 
 
 def checked_start_method(name: Any) -> str:

@@ -1,7 +1,8 @@
 """What a process that trains imports, quickly and quietly: import this module for that.
 
 Keras looks for scikit-learn and matplotlib and does without them; together they are a third of what it takes to
-start, and nothing here needs them. Who imports them later gets them. TensorFlow's C++ talks while it is imported,
+start, and nothing here needs them. Who imports them later gets them, but for `keras.wrappers` and the plots of
+`keras.visualization`, which have looked by then. TensorFlow's C++ talks while it is imported,
 when no log level reaches it yet, and it means nothing.
 """
 

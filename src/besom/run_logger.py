@@ -23,6 +23,7 @@ from besom.tracking import (
     milliseconds,
     open_experiment,
     process_tags,
+    run_tags,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ class RunLogger:
         self._client = client
         self._experiment_id = str(run.info.experiment_id)
         self._params = dict(run.data.params)
-        self._values: dict[str, float] = {}
         self.run_id = str(run.info.run_id)
 
     @classmethod
@@ -78,13 +78,8 @@ class RunLogger:
         log_values(self._client, self.run_id, metrics, step)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log numbers about the whole training; those logged before `log_model` are shown with the model too."""
+        """Log numbers about a training that has no model to show them with."""
         log_values(self._client, self.run_id, metrics)
-        self._values.update(metrics)
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags, in one call."""
-        log_tags(self._client, self.run_id, tags)
 
     def log_dataset(self, dataset: Dataset) -> None:
         """Log what was trained on as the run's input: name, digest, split; not the images."""
@@ -124,23 +119,28 @@ class RunLogger:
         """Copy everything in a folder to the run's artifacts."""
         self._client.log_artifacts(self.run_id, str(folder))
 
-    def log_model(self, model: keras.Model, dataset: Dataset) -> str:
-        """Log a trained model and return its MLflow id.
+    def log_model(
+        self, model: keras.Model, dataset: Dataset, metrics: Mapping[str, float], tags: Mapping[str, str]
+    ) -> str:
+        """Log a trained model with the run's last numbers and tags, and return its MLflow id.
 
         What ``mlflow.keras.log_model`` does, but for a run that is named, and linked only when the
-        model is whole.
+        model is whole. Each call to MLflow is a transaction of its database, so numbers and tags share one.
+
+        Args:
+            metrics: about the whole training; MLflow shows them with the run and with the model.
         """
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
         logged = self._client.create_logged_model(
             self._experiment_id, name=MODEL_NAME, source_run_id=self.run_id, params=self._params
         )
+        self._log_last(logged.model_id, dataset, metrics, tags)
         with TemporaryDirectory() as folder:
             self._save(model, dataset, logged, f"{folder}/{MODEL_NAME}")
             self._client.log_model_artifacts(logged.model_id, f"{folder}/{MODEL_NAME}")
         self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
         self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        self._show_values(logged.model_id, dataset)
         return str(logged.model_id)
 
     def end(self, status: str) -> None:
@@ -165,15 +165,15 @@ class RunLogger:
             conda_env=_environment(),
         )
 
-    def _show_values(self, model_id: str, dataset: Dataset) -> None:
+    def _log_last(self, model_id: str, dataset: Dataset, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Metric
 
         now, digest = milliseconds(), dataset.digest[:DIGEST_LENGTH]
-        metrics = [
-            Metric(key, value, now, 0, model_id=model_id, dataset_name=dataset.name, dataset_digest=digest)
-            for key, value in self._values.items()
+        with_model = [
+            Metric(key, float(value), now, 0, model_id=model_id, dataset_name=dataset.name, dataset_digest=digest)
+            for key, value in metrics.items()
         ]
-        self._client.log_batch(self.run_id, metrics=metrics)
+        self._client.log_batch(self.run_id, metrics=with_model, tags=run_tags(tags))
 
 
 def _environment() -> dict[str, Any]:

@@ -167,7 +167,9 @@ class Sweep:
             with Interrupt() as interrupt:
                 self._stopping.check_failures("in an earlier start")
                 if self._has_work():
-                    with closing(self._start_engine()) as engine:  # lanes warm up while the tracker opens
+                    with interrupt.at_once(True):  # nothing runs yet, and lanes may take seconds to be there
+                        engine = self._start_engine()
+                    with closing(engine):
                         self.ledger.open(self.jobs.content(self.jobs.master))
                         self._loop(engine, interrupt)
                 else:

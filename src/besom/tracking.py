@@ -181,9 +181,14 @@ def create_run(client: Any, experiment_id: str, name: str, config: Mapping[str, 
 
 def log_tags(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
     """Set several tags of a run in one call."""
+    client.log_batch(run_id, tags=run_tags(tags))
+
+
+def run_tags(tags: Mapping[str, str]) -> list[Any]:
+    """Return tags as MLflow takes them, cut where they would be too long for it."""
     from mlflow.entities import RunTag
 
-    client.log_batch(run_id, tags=[RunTag(key, clipped(value, TAG_LENGTH)) for key, value in tags.items()])
+    return [RunTag(key, clipped(value, TAG_LENGTH)) for key, value in tags.items()]
 
 
 def log_values(client: Any, run_id: str, values: Mapping[str, float], step: int = 0) -> None:

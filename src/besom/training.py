@@ -24,7 +24,7 @@ from tensorflow.python.framework.ops import gradient_registry
 from tensorflow.python.util._pywrap_util_port import IsMklEnabled  # nothing public says whether oneDNN is in use
 
 from besom.data import Dataset
-from besom.epoch import FORWARD_BATCH, Validation, batch_count, executions, train_function
+from besom.epoch import Validation, batch_count, executions, train_function
 from besom.errors import ConfigError, NonFinite, TrialPruned
 from besom.images import Images, images_of
 from besom.outcome import Fit, PrunedFit
@@ -115,7 +115,8 @@ def fit(model: keras.Model, dataset: Dataset, train: TrainConfig, callbacks: Seq
 
     Args:
         model: as `besom.model.build` gives it, after `start_trial`.
-        callbacks: any Keras callbacks; they see an epoch before it is reported.
+        callbacks: Keras callbacks; they see an epoch before it is reported. What they are told as a batch is one
+            execution, of ``train.steps_per_execution`` batches.
 
     Raises:
         NonFinite: loss or objective became nan or inf.
@@ -130,14 +131,17 @@ def fit(model: keras.Model, dataset: Dataset, train: TrainConfig, callbacks: Seq
     steps = train.steps_per_execution
     model.train_function = train_function(model, images, order, train.batch_size, steps)
     model.test_function = validation
-    epochs = model.fit(
-        executions(batch_count(len(dataset.x_train), train.batch_size), steps),
-        validation_data=validation.batches,
-        epochs=train.epochs,
-        callbacks=[_Shuffle(order, train.seed), *callbacks, keeper, watch],
-        shuffle=False,  # the order does it
-        verbose=0,
-    )
+    try:
+        epochs = model.fit(
+            executions(batch_count(len(dataset.x_train), train.batch_size), steps),
+            validation_data=validation.batches,
+            epochs=train.epochs,
+            callbacks=[_Shuffle(order, train.seed), *callbacks, keeper, watch],
+            shuffle=False,  # the order does it
+            verbose=0,
+        )
+    finally:  # who evaluates or fits the model later gets Keras' own
+        model.train_function = model.test_function = None
     seconds = time.perf_counter() - started
     if watch.non_finite is not None:
         raise watch.non_finite
@@ -145,15 +149,6 @@ def fit(model: keras.Model, dataset: Dataset, train: TrainConfig, callbacks: Seq
     if watch.pruned is not None:
         raise PrunedFit(str(watch.pruned), replace(result, probabilities=None)) from watch.pruned
     return result
-
-
-def predict(model: keras.Model, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the class probabilities of images, shape (n, n_classes): the same bits as ``model.predict``.
-
-    It traces no function, which for one pass is most of the time that ``model.predict`` takes.
-    """
-    batches = [x[start : start + FORWARD_BATCH] for start in range(0, len(x), FORWARD_BATCH)]
-    return np.concatenate([np.asarray(model(batch, training=False)) for batch in batches])
 
 
 def named(logs: Mapping[str, Any]) -> dict[str, Any]:

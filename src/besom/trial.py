@@ -60,7 +60,7 @@ def run(config: DictConfig | Mapping[str, Any]) -> float:
             outcome = train_once(settings, record.epoch)
             record.outcome(outcome)
         except PrunedFit as pruned:
-            record.numbers(pruned.fit)
+            record.pruned(pruned.fit)
             raise TrialPruned(str(pruned)) from None  # the sweep's process needs no arrays
         except Exception as error:
             record.failure(error)
@@ -147,19 +147,19 @@ class _Record:
         log.info("epoch %d: %s", epoch, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         self._logger.log_epoch(epoch, metrics)
 
-    def numbers(self, fit: Fit, **more: float) -> None:
-        """Record what is known of a training, be it pruned."""
-        numbers = {"best_epoch": fit.best_epoch, "fit_seconds": fit.fit_seconds}
-        self._logger.log_metrics({**numbers, **self._size(), **more})
+    def pruned(self, fit: Fit) -> None:
+        """Record a training that was stopped by the sweep."""
+        numbers = _numbers(fit)
+        self._logger.log_metrics({**numbers, **self._size()})
         self._tell(**numbers)
 
     def outcome(self, outcome: Outcome) -> None:
         """Record a training that came to its end."""
+        numbers = _numbers(outcome.fit)
+        metrics = {**numbers, **self._size(), "objective": outcome.fit.objective, "n_params": outcome.n_params}
         parts = {f"fingerprint.{part}": as_text(value) for part, value in outcome.fingerprint.items()}
-        self.numbers(outcome.fit, objective=outcome.fit.objective, n_params=outcome.n_params)
-        self._logger.set_tags({**outcome.hashes, **parts})
-        self._logger.log_model(outcome.model, outcome.dataset)
-        self._tell(n_params=outcome.n_params, **outcome.hashes)
+        self._logger.log_model(outcome.model, outcome.dataset, metrics, {**outcome.hashes, **parts})
+        self._tell(**numbers, n_params=outcome.n_params, **outcome.hashes)
 
     def failure(self, error: Exception) -> None:
         """Leave the traceback in the trial's log; outside a sweep the command shows the error itself."""
@@ -177,3 +177,7 @@ class _Record:
     def _size(self) -> dict[str, int]:
         geometry = self._geometry
         return {} if geometry is None else {"n_params": geometry.n_params, "n_macs": geometry.n_macs}
+
+
+def _numbers(fit: Fit) -> dict[str, float]:
+    return {"best_epoch": fit.best_epoch, "fit_seconds": fit.fit_seconds}

@@ -1,6 +1,6 @@
 """A Hydra app under the official Optuna sweeper and the joblib launcher, see conf/config.yaml.
 
-python app.py data=split.npz
+python app.py data=split.npz [tuned=true]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 def main(config: DictConfig) -> float:
     """Train one configuration in one of joblib's workers."""
     params = {name: config[name] for name in work.GRID}
-    found = work.trial(params, work.load(config.data), config.epochs)
+    found = work.trial(params, work.load(config.data), config.epochs, config.tuned)
     Path(HydraConfig.get().runtime.output_dir, "result.json").write_text(json.dumps(found), encoding="utf-8")
     return found["val_accuracy"]
 
