@@ -30,11 +30,12 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from kernels import seconds_a_step  # noqa: E402
 
-from besom import data, training  # noqa: E402
+from besom import data  # noqa: E402
+from besom.configs.schema import CnnConfig, ConvConfig, DataConfig, TrainConfig  # noqa: E402
 from besom.data import Dataset  # noqa: E402
 from besom.model import build  # noqa: E402
 from besom.paths import write_atomically  # noqa: E402
-from besom.schema import CnnConfig, ConvConfig, DataConfig, TrainConfig  # noqa: E402
+from besom.trial import training  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 BATCH = 32

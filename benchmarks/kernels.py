@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from besom.schema import CnnConfig
+from besom.configs.schema import CnnConfig
 
 Body = Callable[[], list[Any]]
 """Calls one kernel, or the few that belong together, and returns what they gave."""

@@ -38,10 +38,10 @@ import numpy as np
 from machine import about_machine
 from summary import configuration, rows, spread
 
+from besom.configs.schema import DataConfig
 from besom.data import load
 from besom.errors import UserError
 from besom.paths import write_atomically
-from besom.schema import DataConfig
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

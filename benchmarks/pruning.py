@@ -32,11 +32,11 @@ from optuna.exceptions import ExperimentalWarning
 
 from besom.options import PRUNERS, SAMPLERS
 from besom.paths import write_atomically
-from besom.pruners import build_pruner
 from besom.results import TrialResult
-from besom.search import Search
-from besom.space import parse
-from besom.study import SweepStudy
+from besom.search.pruners import build_pruner
+from besom.search.search import Search
+from besom.search.space import parse
+from besom.sweep.study import SweepStudy
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "curves.json"

@@ -19,13 +19,13 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from besom import artifacts
+from besom.configs.schema import CnnConfig, ConvConfig
 from besom.data import Dataset
+from besom.datasets.scaling import Scaling
 from besom.geometry import Geometry, geometry
-from besom.outcome import Fit, Outcome
-from besom.pictures import confusion_matrix_picture, learning_curve_picture
-from besom.scaling import Scaling
-from besom.schema import CnnConfig, ConvConfig
+from besom.trial import artifacts
+from besom.trial.outcome import Fit, Outcome
+from besom.trial.pictures import confusion_matrix_picture, learning_curve_picture
 
 LABELS = np.array([2, 0, 1, 2, 0, 0])
 PROBABILITIES = np.array(
@@ -198,5 +198,5 @@ def test_any_counts_are_drawn(tmp_path: Path, counts: NDArray[np.int64]) -> None
 
 
 def test_no_figure_library_is_loaded_where_trials_are_trained() -> None:
-    code = "import besom.pictures, sys; sys.exit('matplotlib' in sys.modules)"
+    code = "import besom.trial.pictures, sys; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

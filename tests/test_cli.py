@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import BesomCommand
 
-import besom.cli
+import besom.app.cli
 
 SMALL = ("train.epochs=2", "data.n_train=300")
 COLUMNS = {"number", "state", "objective", "n_params", "n_macs", "fit_seconds", "run_id", "weights_sha256"}
@@ -140,7 +140,7 @@ def test_a_second_start_trains_nothing_and_says_so(swept: Folder) -> None:
 def test_a_raised_total_in_the_sweep_file_runs_only_the_new_ones(copy: Folder) -> None:
     own = copy.path / "sweeps"
     own.mkdir()
-    text = (Path(besom.cli.__file__).parents[2] / "sweeps" / "quick.yaml").read_text()
+    text = (Path(besom.app.cli.__file__).parents[2] / "sweeps" / "quick.yaml").read_text()
     (own / "quick.yaml").write_text(text.replace("n_trials: 12", "n_trials: 4"))
     before = copy.json("runs", "quick")["trials"]
     copy.besom("sweep", "quick", *SMALL)
@@ -198,7 +198,7 @@ def best_location(database: sqlite3.Connection, table: str, column: str) -> str:
 def test_a_flipped_pixel_is_found_and_named(tmp_path: Path, besom_command: BesomCommand) -> None:
     import numpy as np
 
-    from besom.sources import mnist_5k
+    from besom.datasets.sources import mnist_5k
 
     folder, arrays = Folder(tmp_path, besom_command), mnist_5k()
     x = arrays.x[::10].copy()
@@ -260,7 +260,7 @@ def test_a_sweep_file_of_ones_own_and_a_builder_of_ones_own(project: Path, besom
     )
     (project / "conf" / "model").mkdir(parents=True)
     (project / "conf" / "model" / "mine.yaml").write_text("_target_: mine.build\nwidth: 8\n")
-    config = (Path(besom.cli.__file__).parents[2] / "conf" / "config.yaml").read_text()
+    config = (Path(besom.app.cli.__file__).parents[2] / "conf" / "config.yaml").read_text()
     (project / "conf" / "config.yaml").write_text(config)
     (project / "sweeps").mkdir()
     (project / "sweeps" / "widths.yaml").write_text(
@@ -338,7 +338,7 @@ def test_wrong_input_is_one_clear_line_exit_2_and_nothing_created(
     monkeypatch.chdir(project)
     for name in ("BESOM_STORE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    code = besom.cli.run(args)
+    code = besom.app.cli.run(args)
     out, err = capfd.readouterr()
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
@@ -347,9 +347,9 @@ def test_wrong_input_is_one_clear_line_exit_2_and_nothing_created(
     assert sorted(project.rglob("*")) == before
 
 
-@pytest.mark.parametrize("command", besom.cli.SUMMARIES)
+@pytest.mark.parametrize("command", besom.app.cli.SUMMARIES)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
-        besom.cli.run([command, "--help"])
+        besom.app.cli.run([command, "--help"])
     assert done.value.code == 0
     assert f"usage: besom {command}" in capsys.readouterr().out

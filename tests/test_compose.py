@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from besom.compose import _chain
+from besom.configs.compose import _chain
 
 
 def test_a_chain_of_exceptions_that_bites_its_tail_ends() -> None:

@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from besom.errors import SpaceError
-from besom.numbering import MOST_STATES
-from besom.space import Space, parse
+from besom.search.numbering import MOST_STATES
+from besom.search.space import Space, parse
 
 pytestmark = [
     # where the official plugin is installed too, Hydra 1.4 says that both have a config of this name

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from besom.constraints import parse_constraints
 from besom.errors import ConfigError
+from besom.search.constraints import parse_constraints
 
 MEASURES = {"n_params": 203068, "n_macs": 1_400_000.0, "fraction": 0.25, "zero": 0}
 

@@ -14,13 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from besom import custom_space
-from besom.custom_space import CustomSpace, UsedUp, key_of, load
-from besom.distinct import PointSampler
 from besom.errors import ConfigError
 from besom.options import SAMPLERS
-from besom.samplers import sampler_for_point
-from besom.space import Space, parse
+from besom.search import custom_space
+from besom.search.custom_space import CustomSpace, UsedUp, key_of, load
+from besom.search.distinct import PointSampler
+from besom.search.samplers import sampler_for_point
+from besom.search.space import Space, parse
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -76,7 +76,7 @@ def silent(config: DictConfig, trial: Trial) -> None:
 
 
 class Sweep:
-    """The life of a study as `besom.study` leads it."""
+    """The life of a study as `besom.sweep.study` leads it."""
 
     def __init__(
         self, function: Callable[[DictConfig, Trial], object], space: Space, sampler: str = "tpe", **changed: Any

@@ -24,9 +24,10 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from besom import data, download
+from besom import data
+from besom.configs.schema import DataConfig
+from besom.datasets import download
 from besom.errors import ConfigError, DataError
-from besom.schema import DataConfig
 
 Array = NDArray[Any]
 

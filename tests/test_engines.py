@@ -34,13 +34,13 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import besom
-from besom.batches import BASIC, BatchEngine, SweptTask, capacity_of
-from besom.engine import Engine, Job, WorkerDied
+from besom.engines.batches import BASIC, BatchEngine, SweptTask, capacity_of
+from besom.engines.engine import Engine, Job, WorkerDied
+from besom.engines.launcher import LanesLauncher, compose_job, job_folder
+from besom.engines.storage_reporter import StorageReporter
 from besom.errors import ConfigError
-from besom.launcher import LanesLauncher, compose_job, job_folder
 from besom.results import TrialResult
 from besom.storage import open_storage
-from besom.storage_reporter import StorageReporter
 
 PRUNER = {"_target_": "optuna.pruners.ThresholdPruner", "upper": 1.0}
 LAUNCHERS = {
@@ -481,7 +481,7 @@ def test_a_container_is_given_no_more_lanes_than_cores(
 def test_more_lanes_than_there_is_room_for_are_told_of(
     n_lanes: int, threads: int, is_told: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from besom import launcher
+    from besom.engines import launcher
 
     monkeypatch.setattr(launcher, "usable_cores", lambda: 4)
     launcher._tell_of_crowding(n_lanes, threads)

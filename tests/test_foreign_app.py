@@ -14,7 +14,7 @@ from conftest import until
 from optuna.trial import FrozenTrial
 
 from besom.storage import load_study
-from besom.tally import OWN, outcome
+from besom.sweep.tally import OWN, outcome
 
 APP = """
 import time

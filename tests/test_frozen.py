@@ -16,7 +16,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from test_engines import hydra_app
 
-from besom.frozen import frozen_context
+from besom.configs.frozen import frozen_context
 
 
 def write(folder: Path, files: dict[str, str]) -> None:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from besom.configs.schema import CnnConfig, ConvConfig
 from besom.errors import GeometryError
 from besom.geometry import Geometry, Layer, geometry
-from besom.schema import CnnConfig, ConvConfig
 from besom.seeding import fix_runtime
 
 DIGIT = (28, 28, 1)

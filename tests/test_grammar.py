@@ -23,8 +23,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from besom.errors import SpaceError
-from besom.grammar import override_text, value_of
-from besom.space import Space, parse
+from besom.search.grammar import override_text, value_of
+from besom.search.space import Space, parse
 
 PARSER = OverridesParser.create()
 

@@ -19,9 +19,9 @@ import psutil
 import pytest
 from conftest import all_gone, lanes_of, until
 
-from besom.engine import OnReport, WorkerDied
-from besom.lane import LaneSetup
-from besom.lanes import START_METHODS, LanePool
+from besom.engines.engine import OnReport, WorkerDied
+from besom.engines.lane import LaneSetup
+from besom.engines.lanes import START_METHODS, LanePool
 
 
 class TwoWordsError(Exception):
@@ -263,8 +263,8 @@ def test_lanes_that_cannot_start_end_the_pool_with_the_reason(tmp_path: Path) ->
 PARENT = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from besom.lane import LaneSetup
-from besom.lanes import LanePool
+from besom.engines.lane import LaneSetup
+from besom.engines.lanes import LanePool
 from test_lanes import runner, deaf
 if __name__ == "__main__":
     pool = LanePool(2, LaneSetup(runner, start_method={method!r}))
@@ -317,8 +317,8 @@ def test_lanes_that_cannot_import_what_they_need_are_given_up(tmp_path: Path, mo
 
 WAITING = """
 from pathlib import Path
-from besom.lane import LaneSetup
-from besom.lanes import LanePool
+from besom.engines.lane import LaneSetup
+from besom.engines.lanes import LanePool
 
 if __name__ == "__main__":
     LanePool(2, LaneSetup(print, preload=("slow",), start_method="forkserver"))

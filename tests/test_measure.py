@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from besom.constraints import parse_constraints
+from besom.configs.schema import CnnConfig, ConvConfig
 from besom.errors import ConfigError, DataError, GeometryError
 from besom.geometry import geometry
-from besom.measure import measure, sized
-from besom.schema import CnnConfig, ConvConfig
+from besom.search.constraints import parse_constraints
+from besom.trial.measure import measure, sized
 
 MNIST_5K = {"_target_": "besom.data.mnist_5k", "n_train": 4000, "n_val": 500, "n_test": 500}
 SEED_BLOCKS = ({"filters": 3, "kernel_size": 5}, {"filters": 6, "kernel_size": 5})
@@ -76,7 +76,7 @@ def test_what_is_wrong_is_said_as_everywhere_else(wrong: Any, error: type[Except
 
 def test_measuring_loads_neither_keras_nor_tensorflow(small_photos: dict[str, Any]) -> None:
     asked = config(small_photos, dense=0)
-    code = f"import sys; from besom.measure import measure; measure({asked!r}); print(*sys.modules)"
+    code = f"import sys; from besom.trial.measure import measure; measure({asked!r}); print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert shown.returncode == 0, shown.stderr
     assert not {"keras", "tensorflow", "optuna", "mlflow"} & set(shown.stdout.split())

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 
+from besom.configs.schema import CnnConfig, ConvConfig
 from besom.errors import ConfigError, DataError
 from besom.geometry import geometry
 from besom.model import build, cnn
-from besom.schema import CnnConfig, ConvConfig
 
 IMAGE = (28, 28, 1)
 SEED = CnnConfig(conv=[ConvConfig(filters=3, kernel_size=5), ConvConfig(filters=6, kernel_size=5)])

@@ -99,6 +99,7 @@ def annotated_tree() -> list[str]:
 
 def test_the_readme_shows_every_file_of_the_package_on_one_line() -> None:
     files = sorted(str(path.relative_to(ROOT / "src/besom")) for path in ROOT.glob("src/besom/**/*.py"))
+    files = [file for file in files if not file.endswith("/__init__.py")]  # a folder's line says the same
     assert sorted(annotated_tree()) == files
 
 

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from besom.errors import ConfigError
 from besom.options import PRUNERS
-from besom.pruners import build_pruner
+from besom.search.pruners import build_pruner
 
 EPOCHS = 9
 

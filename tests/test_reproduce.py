@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from besom.app.reproduce import first_difference, refuse_foreign_targets, within_noise
 from besom.errors import ConfigError
 from besom.paths import Store
-from besom.reproduce import first_difference, refuse_foreign_targets, within_noise
 from besom.tracking import keep_uri, uri_of
 
 OWN = {"data": {"_target_": "besom.data.npz"}, "model": {"_target_": "besom.model.cnn"}}
@@ -20,8 +20,13 @@ OWN = {"data": {"_target_": "besom.data.npz"}, "model": {"_target_": "besom.mode
     [
         ("model", "mine.build", [], "built by 'mine.build'.*give --allow mine"),
         ("data", "os.system", ["mine"], "built by 'os.system'.*give --allow os"),
-        ("data", "besom.study.delete_study", [], "built by 'besom.study.delete_study'; expected besom.data.mnist_5k"),
-        ("data", "besom.study.delete_study", ["besom"], "built by 'besom.study.delete_study'"),
+        (
+            "data",
+            "besom.sweep.study.delete_study",
+            [],
+            "built by 'besom.sweep.study.delete_study'; expected besom.data.mnist_5k",
+        ),
+        ("data", "besom.sweep.study.delete_study", ["besom"], "built by 'besom.sweep.study.delete_study'"),
         ("model", "besomx.build", [], "give --allow besomx"),
     ],
 )

@@ -17,13 +17,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from besom.distinct import DistinctSampler, PointSampler
 from besom.errors import ConfigError, SpaceError
-from besom.exhaustive import BruteForceSampler, GridSampler
 from besom.options import SAMPLERS
-from besom.recent import RecentStudy
-from besom.samplers import _log_once, motpe, sampler_for_point
-from besom.space import Space, parse
+from besom.search.distinct import DistinctSampler, PointSampler
+from besom.search.exhaustive import BruteForceSampler, GridSampler
+from besom.search.recent import RecentStudy
+from besom.search.samplers import _log_once, motpe, sampler_for_point
+from besom.search.space import Space, parse
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -85,7 +85,7 @@ class Stubborn(BaseSampler):
 
 
 class Sweep:
-    """The life of a study as `besom.study` leads it: in memory, rebuilt from what is stored."""
+    """The life of a study as `besom.sweep.study` leads it: in memory, rebuilt from what is stored."""
 
     def __init__(
         self, config: Mapping[str, Any], space: Space, seed: int = 7, n_objectives: int = 1, history: int | None = None
@@ -691,7 +691,7 @@ def test_a_grid_stays_within_bounds_where_floats_are_coarse() -> None:
             },
             "stops the study by itself; .*sampler=bruteforce",
         ),
-        ({"_target_": "besom.exhaustive.GridSampler", "order": 1}, "the argument='order' is not known"),
+        ({"_target_": "besom.search.exhaustive.GridSampler", "order": 1}, "the argument='order' is not known"),
         pytest.param(
             option("gp"),
             "GPSampler needs the package torch, which is not installed; expected pip install torch",

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from besom.errors import ConfigError, ResumeError, SpaceError, UserError
 from besom.hydra_conf import BesomSweeperConf
-from besom.settings import comparable, read, refuse_changes
+from besom.sweep.settings import comparable, read, refuse_changes
 
 
 def fields(**changed: Any) -> dict[str, Any]:

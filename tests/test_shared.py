@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from besom import data, shared
-from besom.images import ALIGNMENT, images_of
+from besom import data
+from besom.datasets import shared
+from besom.trial.images import ALIGNMENT, images_of
 
 CONFIG = {"_target_": "besom.data.mnist_5k", "n_train": 300, "n_val": 100, "n_test": 100, "rescale": "unit"}
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from besom.errors import SpaceError
-from besom.grammar import override_text
-from besom.space import Space, parse
+from besom.search.grammar import override_text
+from besom.search.space import Space, parse
 
 PARSER = OverridesParser.create()
 

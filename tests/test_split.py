@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from besom.datasets.split import Split, split
 from besom.errors import DataError
-from besom.split import Split, split
 
 Labels = NDArray[np.int64]
 

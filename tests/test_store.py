@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from besom.app.store import create_store
 from besom.errors import ConfigError
 from besom.paths import Store
-from besom.store import create_store
 
 pytestmark = pytest.mark.filterwarnings(
     # MLflow's own mappers, with SQLAlchemy 2.1

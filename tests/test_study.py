@@ -11,11 +11,11 @@ from optuna.trial import FrozenTrial
 
 from besom.options import SAMPLERS
 from besom.results import TrialResult
-from besom.search import Search
-from besom.space import parse
+from besom.search.search import Search
+from besom.search.space import parse
 from besom.storage import load_study
-from besom.study import SweepStudy
-from besom.tally import Counts, outcome
+from besom.sweep.study import SweepStudy
+from besom.sweep.tally import Counts, outcome
 
 SPACE, _ = parse({"x": "choice(1,2,3)", "y": "range(0,4)"})
 

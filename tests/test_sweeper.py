@@ -20,7 +20,7 @@ import yaml
 from conftest import all_gone, lanes_of, until
 
 from besom.storage import load_study
-from besom.tally import OWN, outcome
+from besom.sweep.tally import OWN, outcome
 
 APP = Path(__file__).parent / "apps" / "toy.py"
 SPACE = ("x=1,2,3", "y=range(0,4)")  # 12 points

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from besom.tally import Counts, Tally
+from besom.sweep.tally import Counts, Tally
 
 
 def ended(outcome: str, values: list[float] | None = None, violation: float | None = None) -> FrozenTrial:

@@ -15,13 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from besom.app.store import create_store
+from besom.configs.schema import PathsConfig, TrackingConfig, TrainConfig, TrialConfig
 from besom.data import Dataset
+from besom.datasets.scaling import Scaling
 from besom.errors import ConfigError, NotFound
 from besom.paths import Store
-from besom.run_logger import RunLogger
-from besom.scaling import Scaling
-from besom.schema import PathsConfig, TrackingConfig, TrainConfig, TrialConfig
-from besom.store import create_store
 from besom.tracker import NoTracker, Tracker
 from besom.tracking import (
     ENVIRONMENT,
@@ -33,6 +32,7 @@ from besom.tracking import (
     params_of,
     tracking_uri,
 )
+from besom.trial.run_logger import RunLogger
 
 pytestmark = [
     # MLflow silences it itself, but not where warnings are errors

@@ -15,17 +15,18 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
-from besom import data, training
-from besom import epoch as epoch_module
+from besom import data
+from besom.configs.schema import OBJECTIVES, OPTIMIZERS, CnnConfig, ConvConfig, TrainConfig
 from besom.data import Dataset
 from besom.errors import ConfigError, NonFinite, TrialPruned
 from besom.fingerprint import history_sha256, weights_sha256
-from besom.images import images_of
 from besom.model import build
-from besom.outcome import Fit, PrunedFit
 from besom.reporting import TrialHandle, running
-from besom.schema import OBJECTIVES, OPTIMIZERS, CnnConfig, ConvConfig, TrainConfig
 from besom.seeding import epoch_order
+from besom.trial import epoch as epoch_module
+from besom.trial import training
+from besom.trial.images import images_of
+from besom.trial.outcome import Fit, PrunedFit
 
 N_TRAIN = 330  # ten batches of 32 and one of 10
 PROGRAM = "from test_training import *; print(*trained(PLAIN), *trained(RICH))"
@@ -303,7 +304,8 @@ def test_a_process_trains_with_one_number_of_threads_only() -> None:
 def test_an_environment_that_came_after_tensorflow_is_refused() -> None:
     program = (
         "import os; os.environ.pop('TF_ENABLE_ONEDNN_OPTS'); import tensorflow; "
-        "from besom.seeding import fix_runtime; fix_runtime(1); from besom import training; training.prepare_process(1)"
+        "from besom.seeding import fix_runtime; fix_runtime(1); "
+        "from besom.trial import training; training.prepare_process(1)"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "ConfigError: TensorFlow of this process runs without oneDNN; expected with it: call" in shown.stderr
@@ -331,7 +333,7 @@ def test_nothing_of_a_trial_is_left_when_the_next_one_begins() -> None:
 
 def test_what_lanes_are_copied_from_has_computed_nothing_and_has_one_thread() -> None:
     program = (
-        "from besom.seeding import fix_runtime; fix_runtime(1); import besom.preload, psutil; "
+        "from besom.seeding import fix_runtime; fix_runtime(1); import besom.trial.preload, psutil; "
         "from tensorflow.python.eager.context import context; "
         "print(context()._initialized, psutil.Process().num_threads())"
     )

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from besom import trial
-from besom.config import typed
+from besom.app.store import create_store
+from besom.configs.config import typed
 from besom.errors import GeometryError, NonFinite, TrialPruned
 from besom.fingerprint import array_sha256, history_sha256, weights_sha256
 from besom.paths import Store
 from besom.reporting import TrialHandle, running
-from besom.store import create_store
 from besom.tracking import MlflowTracker
+from besom.trial import trial
 
 pytestmark = [
     # MLflow silences it itself, but not where warnings are errors

@@ -1,6 +1,6 @@
 """``python -m besom``."""
 
-from besom.cli import main
+from besom.app.cli import main
 
 if __name__ == "__main__":
     main()

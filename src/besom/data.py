@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from besom import shared
-from besom.archive import opened
-from besom.arrays import Arrays, checked_labels, count_classes, image_shape
-from besom.config import to_yaml
+from besom.configs.config import to_yaml
+from besom.configs.schema import DataConfig
+from besom.datasets import shared
+from besom.datasets.archive import opened
+from besom.datasets.arrays import Arrays, checked_labels, count_classes, image_shape
+from besom.datasets.scaling import Scaling, fit_scaling
+from besom.datasets.sources import DECLARATIONS, mnist, mnist_5k, npz, npz_names, own
+from besom.datasets.split import Split, split
 from besom.errors import ConfigError, DataError, one_of
-from besom.scaling import Scaling, fit_scaling
-from besom.schema import DataConfig
-from besom.sources import DECLARATIONS, mnist, mnist_5k, npz, npz_names, own
-from besom.split import Split, split
 
 OWN_SOURCES = ("besom.data.mnist_5k", "besom.data.mnist", "besom.data.npz")
 """The ``data._target_`` that besom brings; any other is a user's own loader."""
@@ -51,7 +51,7 @@ class Dataset:
         x_val: float32, shape (n_val, h, w, c).
         y_val: shape (n_val,).
         n_classes: at least 2.
-        digest: SHA-256 of all decoded arrays before the split, see `besom.arrays.Arrays.digest`.
+        digest: SHA-256 of all decoded arrays before the split, see `besom.datasets.arrays.Arrays.digest`.
         split_digest: SHA-256 of the training and validation indices.
         scaling: how the pixels were rescaled; ``scaling.apply`` does the same to new images.
     """

@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from besom.config import tracked_leaves
+from besom.configs.config import tracked_leaves
 
 PACKAGES = ("tensorflow", "keras", "numpy", "besom")
 RESULT_MODULES = (
-    "archive", "arrays", "config", "data", "model", "scaling", "schema", "seeding", "sources", "split", "training",
-    "trial",
-)  # fmt: skip
+    *("configs/config", "configs/schema", "data", "model", "seeding"),
+    *("datasets/archive", "datasets/arrays", "datasets/scaling", "datasets/shared", "datasets/sources"),
+    *("datasets/split", "trial/epoch", "trial/images", "trial/training", "trial/trial"),
+)
 """Modules of besom whose text can change a result; the others only look at it."""
 
 OWN_PART = ("train.threads", "train.steps_per_execution", "train.seed", "data.split_seed", "data.path")

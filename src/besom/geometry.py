@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from besom.configs.schema import CnnConfig, ConvConfig
 from besom.errors import GeometryError
-from besom.schema import CnnConfig, ConvConfig
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 DOT = "\N{MIDDLE DOT}"

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 from keras import layers
 
+from besom.configs.schema import CnnConfig, ConvConfig
 from besom.errors import ConfigError, UserError, one_line
-from besom.schema import CnnConfig, ConvConfig
 from besom.targets import imported
 
 

@@ -39,8 +39,8 @@ SAMPLERS: dict[str, dict[str, Any]] = {
         "constraints_func": None,
     },
     "random": {"_target_": "optuna.samplers.RandomSampler", "seed": None},
-    "grid": {"_target_": "besom.exhaustive.GridSampler", "seed": None},
-    "bruteforce": {"_target_": "besom.exhaustive.BruteForceSampler", "seed": None},
+    "grid": {"_target_": "besom.search.exhaustive.GridSampler", "seed": None},
+    "bruteforce": {"_target_": "besom.search.exhaustive.BruteForceSampler", "seed": None},
     "cmaes": {
         "_target_": "optuna.samplers.CmaEsSampler",
         "seed": None,
@@ -83,7 +83,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
         "warn_asynchronous_seeding": True,
         "warn_independent_sampling": True,
     },
-    "motpe": {"_target_": "besom.samplers.motpe", "seed": None},
+    "motpe": {"_target_": "besom.search.samplers.motpe", "seed": None},
 }
 
 OFFICIAL = ("tpe", "random", "grid", "cmaes", "nsgaii", "nsgaiii", "gp", "qmc", "motpe")

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError
 
 from besom.errors import ConfigError
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # what a sweep does is told by `besom.progress`
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # what a sweep does is told by `besom.sweep.progress`
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:

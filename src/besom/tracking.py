@@ -15,11 +15,11 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from besom.config import tracked_leaves
+from besom.configs.config import tracked_leaves
+from besom.configs.schema import TrialConfig
 from besom.errors import ConfigError, NotFound
 from besom.lock import process_identity
 from besom.paths import Store, write_atomically
-from besom.schema import TrialConfig
 from besom.uris import HTTP, absolute_uri, check_no_password, without_password
 
 ENVIRONMENT = {

@@ -23,11 +23,11 @@ from besom.hydra_conf import BesomLanesConf, BesomSweeperConf
 from besom.options import OFFICIAL, PRUNERS, SAMPLERS
 
 if TYPE_CHECKING:
-    from besom.launcher import LanesLauncher
+    from besom.engines.launcher import LanesLauncher
 
 
 class BesomSweeper(Sweeper):
-    """Hydra's door to `besom.sweeper`."""
+    """Hydra's door to `besom.sweep.sweeper`."""
 
     hydra_context: HydraContext
     config: DictConfig
@@ -41,7 +41,7 @@ class BesomSweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
-        from besom.sweeper import sweep
+        from besom.sweep.sweeper import sweep
 
         with _errors_as_exit_codes():
             return sweep(self.settings, self.config, self.hydra_context, self.task_function, arguments)
@@ -50,7 +50,7 @@ class BesomSweeper(Sweeper):
 @contextmanager
 def _errors_as_exit_codes() -> Iterator[None]:
     """Show people of other apps besom's errors as one line and an exit code; besom's own command does so itself."""
-    if "besom.hydra_main" in sys.modules:
+    if "besom.app.hydra_main" in sys.modules:
         yield
         return
     from besom.errors import BesomError
@@ -68,7 +68,7 @@ def _errors_as_exit_codes() -> Iterator[None]:
 
 
 class BesomLanes(Launcher):
-    """Hydra's door to `besom.launcher`: a launcher with one more method, `engine`."""
+    """Hydra's door to `besom.engines.launcher`: a launcher with one more method, `engine`."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -82,7 +82,7 @@ class BesomLanes(Launcher):
     @staticmethod
     def check(settings: DictConfig) -> None:
         """Raise `ConfigError` where the launcher's fields are wrong, before there is a study."""
-        from besom.launcher import checked_start_method, lane_count
+        from besom.engines.launcher import checked_start_method, lane_count
 
         lane_count(settings.n_lanes, settings.threads_per_lane)
         checked_start_method(settings.start_method)
@@ -90,7 +90,7 @@ class BesomLanes(Launcher):
     def engine(self, n_objectives: int = 1) -> LanesLauncher:
         """Return the warm lanes, started when first asked for."""
         if self._lanes is None:
-            from besom.launcher import LanesLauncher
+            from besom.engines.launcher import LanesLauncher
 
             self._lanes = LanesLauncher(self.settings, self.hydra_context, self.task_function, n_objectives)
         return self._lanes

@@ -1,0 +1,1 @@
+"""besom's own app: what people call. May import both worlds."""

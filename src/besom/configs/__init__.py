@@ -1,0 +1,1 @@
+"""From Hydra's YAML to typed dataclasses: composing, projects, snapshots."""

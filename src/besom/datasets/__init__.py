@@ -1,0 +1,1 @@
+"""How images come to be: read, checked, split, rescaled, shared between processes."""

@@ -1,0 +1,1 @@
+"""What runs jobs: lanes, or any of Hydra's launchers, behind one seam."""

@@ -1,0 +1,296 @@
+"""Warm worker processes on this machine: spawned once, each runs one job after another.
+
+One event loop over pipes and process sentinels, in the parent's own thread. An executor would not do:
+its workers outlive a killed parent for ever. Knows nothing of Hydra, Optuna or Keras: a lane calls
+the runner it was started with on whatever it is sent.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from besom.engines.engine import OnReport, WorkerDied
+from besom.engines.lane import LaneSetup, run_lane
+
+START_METHODS = ("spawn", "forkserver")
+"""How a lane comes to be: a new process that imports everything itself, or the copy of one that did so for all."""
+
+GRACE_SECONDS = 5.0
+MAX_DEAD_STARTS = 3
+
+
+def warm_up(preload: Sequence[str]) -> None:
+    """Start the process that lanes of ``start_method="forkserver"`` are copied from; does not wait for it.
+
+    Lanes get the environment as it is now. One pool of such lanes at a time.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
+    with _deaf_to_interrupt():
+        forkserver.ensure_running()
+
+
+def cool_down() -> None:
+    """End the process that lanes are copied from, so that the next one has the environment and modules of its time."""
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]  # nothing public stops it
+    if server._forkserver_pid is not None:
+        with suppress(ProcessLookupError):  # by itself it ends after its imports, and when no lane lives any more
+            os.kill(server._forkserver_pid, signal.SIGKILL)
+    server._stop()
+
+
+class LanePool:
+    """So many lanes, a queue before them, and the loop that serves both.
+
+    Args:
+        n_lanes: how many processes.
+        setup: what they start with.
+    """
+
+    def __init__(self, n_lanes: int, setup: LaneSetup) -> None:
+        if setup.start_method == "forkserver":
+            warm_up(setup.preload)
+        self._setup = setup
+        self._setup_file = _written(setup)
+        self._queue: deque[_Work] = deque()
+        self._dead_starts = 0
+        self._lanes: list[_Lane] = []
+        try:
+            for index in range(n_lanes):
+                self._lanes.append(self._new_lane(index))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def capacity(self) -> int:
+        return len(self._lanes)
+
+    def submit(self, job: Any, on_report: OnReport) -> Future[Any]:
+        """Queue a job for the next free lane."""
+        future: Future[Any] = Future()
+        self._queue.append(_Work(job, on_report, future))
+        self._feed()
+        return future
+
+    def wait(self, timeout: float) -> None:
+        """Serve what lanes send next; return after ``timeout`` seconds at the latest."""
+        ready = wait(
+            [lane.connection for lane in self._lanes] + [lane.process.sentinel for lane in self._lanes], timeout
+        )
+        for lane in list(self._lanes):
+            if lane.connection in ready:
+                self._serve(lane)
+            elif lane.process.sentinel in ready:
+                self._bury(lane)
+        self._feed()
+
+    def cancel(self, futures: Collection[Future[Any]]) -> None:
+        """Take queued jobs back and kill the lanes of running ones; killed lanes are replaced."""
+        for work in [work for work in self._queue if work.future in futures]:
+            self._queue.remove(work)
+            work.future.cancel()
+        for lane in list(self._lanes):
+            if lane.work is not None and lane.work.future in futures:
+                lane.kill()
+                lane.was_ready = True  # its job is not to be started elsewhere
+                self._bury(lane)
+
+    def close(self) -> None:
+        """End all lanes: idle ones by asking, busy ones at once."""
+        for work in self._queue:
+            work.future.cancel()
+        self._queue.clear()
+        for lane in self._lanes:
+            lane.ask_to_end() if lane.work is None else lane.kill()
+        for lane in self._lanes:
+            lane.join()
+            if lane.work is not None:
+                lane.work.future.set_exception(WorkerDied("the lane was closed"))
+                lane.work = None
+        self._setup_file.unlink(missing_ok=True)
+        cool_down()
+
+    def _feed(self) -> None:
+        for lane in self._lanes:
+            if self._queue and lane.work is None:
+                lane.start_job(self._queue.popleft())
+
+    def _serve(self, lane: _Lane) -> None:
+        try:
+            kind, *content = lane.receive()
+        except (EOFError, OSError):
+            self._bury(lane)
+            return
+        if kind == "ready":
+            self._dead_starts = 0
+            lane.mark_running()
+        elif kind == "report":
+            lane.answer(content[0], content[1])
+        else:
+            self._finish(lane, kind, content[0])
+
+    def _finish(self, lane: _Lane, kind: str, content: bytes) -> None:
+        work, lane.work = lane.work, None
+        assert work is not None, "a lane sends a result only for a job"
+        self._dead_starts = 0
+        if self._setup.jobs_per_lane and lane.n_done >= self._setup.jobs_per_lane:
+            lane.ask_to_end()
+            self._replace(lane)
+        if kind == "failed":
+            work.future.set_exception(RuntimeError(content.decode()))
+            return
+        try:
+            work.future.set_result(cloudpickle.loads(content))
+        except Exception as error:  # a user's exception class that pickles but does not unpickle
+            work.future.set_exception(RuntimeError(f"the job's return cannot be read: {error}"))
+
+    def _bury(self, lane: _Lane) -> None:
+        """Put a new lane in the place of one that died; its job is lost, unless it never got to start it."""
+        lane.kill()  # its job may have left processes
+        lane.join()
+        work, lane.work = lane.work, None
+        self._dead_starts += not lane.was_ready
+        if self._dead_starts >= MAX_DEAD_STARTS * len(self._lanes):
+            raise RuntimeError(
+                f"lanes die before they can take a job ({lane.death()}); see {lane.log or 'the terminal'}"
+            )
+        self._replace(lane)
+        if work is not None and lane.was_ready:
+            work.future.set_exception(WorkerDied(lane.death()))
+        elif work is not None:
+            self._queue.appendleft(work)
+
+    def _replace(self, lane: _Lane) -> None:
+        self._lanes[self._lanes.index(lane)] = self._new_lane(lane.index)
+
+    def _new_lane(self, index: int) -> _Lane:
+        try:
+            return _Lane(index, self._setup, self._setup_file)
+        except (EOFError, ConnectionError):
+            if self._setup.start_method == "spawn":
+                raise
+            # the process to copy has died, most likely of an import: a lane that imports by itself leaves the reason
+            # where lanes print
+            cool_down()
+            self._setup = replace(self._setup, start_method="spawn")
+            return _Lane(index, self._setup, self._setup_file)
+
+
+def _written(setup: LaneSetup) -> Path:
+    """Write the setup to a temporary file.
+
+    Not an argument of the process: one that is killed before it has read its arguments would block its parent for
+    ever, if they do not fit into a pipe.
+    """
+    handle, name = tempfile.mkstemp(prefix="besom-lanes-")
+    with os.fdopen(handle, "wb") as file:
+        file.write(cloudpickle.dumps(setup))
+    return Path(name)
+
+
+@dataclass
+class _Work:
+    """A job on its way."""
+
+    job: Any
+    on_report: OnReport
+    future: Future[Any]
+
+
+class _Lane:
+    """The parent's side of one process."""
+
+    def __init__(self, index: int, setup: LaneSetup, setup_file: Path) -> None:
+        self.index = index
+        self.log = setup.log_folder / f"{index}.log" if setup.log_folder else None
+        self.work: _Work | None = None
+        self.n_done = 0
+        self.was_ready = False
+        context: Any = multiprocessing.get_context(setup.start_method)
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
+            target=run_lane,
+            name=f"besom-lane-{index}",
+            args=(theirs, setup_file, self.log),
+            daemon=True,
+        )
+        if setup.start_method == "spawn":
+            with _deaf_to_interrupt():
+                self.process.start()
+        else:  # waits until all is imported; lanes are as deaf as the process that they are copied from
+            self.process.start()
+        theirs.close()
+
+    def start_job(self, work: _Work) -> None:
+        self.work = work
+        with suppress(OSError):  # it died meanwhile: its sentinel tells in the next turn of the loop
+            self.connection.send_bytes(cloudpickle.dumps(work.job))
+        self.mark_running()
+
+    def mark_running(self) -> None:
+        """Let the job's future say that it runs, once the lane is up."""
+        if self.was_ready and self.work is not None and not self.work.future.running():
+            self.work.future.set_running_or_notify_cancel()
+
+    def receive(self) -> tuple[Any, ...]:
+        message: tuple[Any, ...] = self.connection.recv()
+        self.was_ready = True
+        self.n_done += message[0] in ("done", "failed")
+        return message
+
+    def answer(self, step: int, value: float) -> None:
+        prune = self.work.on_report(step, value) if self.work is not None else True
+        with suppress(OSError):
+            self.connection.send(prune)
+
+    def ask_to_end(self) -> None:
+        with suppress(OSError):
+            self.connection.send_bytes(b"")
+
+    def kill(self) -> None:
+        """Kill the lane and what its job has started: they are one process group, there as long as one of them is."""
+        if self.process.pid:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()  # it may not have made its group yet
+
+    def join(self) -> None:
+        self.process.join(GRACE_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.connection.close()
+
+    def death(self) -> str:
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            return f"the lane was killed by {signal.Signals(-code).name}"
+        return f"the lane ended with exit code {code}"
+
+
+@contextmanager
+def _deaf_to_interrupt() -> Iterator[None]:
+    """Let processes that are started here ignore SIGINT from their first instruction: Ctrl-C is the parent's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

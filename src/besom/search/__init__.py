@@ -1,0 +1,1 @@
+"""Which configuration next: spaces, samplers, pruners. Never imports Keras."""

@@ -1,0 +1,72 @@
+"""A sweep's trials as flat rows, the form of ``besom runs``: out of the study, which is the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from besom.sweep.tally import OWN, Tally, outcome
+
+FACTS = ("n_params", "n_macs", "fit_seconds")
+FIXED_COLUMNS = ("number", "state", "objective", *FACTS, "run_id", "weights_sha256")
+
+
+def row(trial: FrozenTrial) -> dict[str, Any]:
+    """Return one trial as a flat row: the fixed columns, then its dotted params."""
+    facts = {name: trial.user_attrs.get(name) for name in FACTS}
+    return {
+        "number": trial.number,
+        "state": trial.state.name,
+        "objective": _objective(trial) if trial.state.name == "COMPLETE" else None,
+        **facts,
+        "run_id": trial.user_attrs.get("run_id"),
+        "weights_sha256": trial.user_attrs.get("weights_sha256"),
+        **trial.params,
+    }
+
+
+def _objective(trial: FrozenTrial) -> float | list[float]:
+    return list(trial.values) if len(trial.values) > 1 else trial.values[0]
+
+
+def rows(trials: Sequence[FrozenTrial], *, lost_too: bool = False) -> list[dict[str, Any]]:
+    """Return the trials in order of number; attempts that died with their lane or parent only when asked for."""
+    return [row(trial) for trial in trials if lost_too or not trial.state.is_finished() or outcome(trial) in OWN]
+
+
+def status(study: Study) -> dict[str, Any]:
+    """Return the counts of a sweep, the contract of ``besom status --format json``."""
+    tally = Tally.of(study)
+    number, best = tally.counts, tally.best
+    return {
+        "name": study.study_name,
+        "n_trials": study.user_attrs.get("n_trials"),
+        "complete": number.complete,
+        "pruned": number.pruned,
+        "failed": number.failed,
+        "running": number.running,
+        "best": row(best) if best is not None else None,
+    }
+
+
+def leaderboard(some: Sequence[Mapping[str, Any]], directions: Sequence[str]) -> list[dict[str, Any]]:
+    """Return rows sorted best first, by the first objective; those without one last, in order of number."""
+    sign = -1.0 if directions[0] == "maximize" else 1.0
+
+    def rank(one: Mapping[str, Any]) -> tuple[bool, float, int]:
+        value = one["objective"]
+        first = value[0] if isinstance(value, list) else value
+        return value is None, sign * (first or 0.0), one["number"]
+
+    return [dict(one) for one in sorted(some, key=rank)]
+
+
+def differing(some: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the columns worth reading: number, state, objective, costs, and what differs between rows."""
+    always = ("number", "state", "objective", *FACTS)
+    keys = list(dict.fromkeys(key for one in some for key in one))
+    params = [key for key in keys if key not in FIXED_COLUMNS and len({repr(one.get(key)) for one in some}) > 1]
+    return [*always, *params]

@@ -1,0 +1,1 @@
+"""The trial world: one configuration, trained and recorded. Never imports Optuna."""

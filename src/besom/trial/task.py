@@ -1,0 +1,16 @@
+"""What Hydra runs as besom's task, in a lane or in this process.
+
+The trial world is imported when a trial starts, so a parent that only sweeps never loads TensorFlow.
+"""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+
+def task(config: DictConfig) -> float:
+    """Train one configuration and return its objective."""
+    import besom.trial.preload  # noqa: F401  # first: it imports quickly what the next line would import slowly
+    from besom.trial.trial import run
+
+    return run(config)
