@@ -7,7 +7,7 @@
 BIN := .venv/bin
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
-.PHONY: help venv sweep ui test test-services bench bench-peers lint lock
+.PHONY: help venv sweep ui test test-services bench bench-page bench-peers lint lock
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -27,10 +27,17 @@ test: venv ## the core suite, with coverage, two files at a time
 test-services: venv ## the tests that need a browser, a server or another environment
 	@$(BIN)/python -m pytest -m service $(ARGS)
 
-bench: ## what a sweep costs beside the official sweeper, then bench-peers and docs/benchmarks.md; hours
+bench: venv ## every benchmark, then docs/benchmarks.md; hours; BESOM_MNIST_NPZ names the whole MNIST
 	@sh .ci/venv bench .venv-hydra-1.4 .ci/hydra-1.4.lock
 	@.venv-hydra-1.4/bin/python benchmarks/overhead.py
+	@$(BIN)/python benchmarks/epoch.py
+	@$(BIN)/python benchmarks/start.py
+	@$(BIN)/python benchmarks/memory.py
+	@$(BIN)/python benchmarks/pruning.py
 	@$(MAKE) bench-peers
+	@$(MAKE) bench-page
+
+bench-page: venv ## docs/benchmarks.md and its charts out of what was measured last
 	@$(BIN)/python benchmarks/page.py
 
 bench-peers: ## a sweep's wall clock beside a notebook, KerasTuner, Ray Tune and Hydra with joblib

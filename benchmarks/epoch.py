@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -95,7 +96,11 @@ class Clock(keras.callbacks.Callback):
 def main() -> None:
     """Measure every case, the three ways in turn, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="mnist.npz; without it the digits that ship in a package")
+    parser.add_argument(
+        "--data",
+        default=os.environ.get("BESOM_MNIST_NPZ"),
+        help="mnist.npz; without it the digits that ship in a package (default: BESOM_MNIST_NPZ)",
+    )
     parser.add_argument("--images", type=int, help="training images; default: 4,000, of MNIST 50,000")
     parser.add_argument("--epochs", type=int, default=4, help="of which the first does not count")
     parser.add_argument("--repeats", type=int, default=3)

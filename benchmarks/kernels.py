@@ -42,13 +42,22 @@ def _cost(body: Body, steps: int) -> float:
 
 
 def _loop(body: Body) -> Callable[[tf.Tensor], Any]:
+    """Return what runs a body so often; each result is kept in a variable, or TensorFlow would leave its kernel out."""
+    kept = [tf.Variable(item) for item in _tensors(body)]
+
     def step(number: tf.Tensor) -> list[tf.Tensor]:
-        with tf.control_dependencies([item for item in body() if item is not None]):
-            return [number + 1]
+        for variable, item in zip(kept, _tensors(body), strict=True):
+            variable.assign(item)
+        return [number + 1]
 
     return tf.function(
         lambda steps: tf.while_loop(lambda number: number < steps, step, [0], parallel_iterations=1), autograph=False
     )
+
+
+def _tensors(body: Body) -> list[tf.Tensor]:
+    """Return what a kernel gave; an update of a variable gives nothing."""
+    return [item for item in body() if isinstance(item, tf.Tensor)]
 
 
 def _clock(run: Callable[[tf.Tensor], Any], steps: int) -> float:

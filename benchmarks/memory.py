@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,11 @@ def main() -> None:
     """Measure both parts and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=500)
-    parser.add_argument("--data", help="mnist.npz, for the second part")
+    parser.add_argument(
+        "--data",
+        default=os.environ.get("BESOM_MNIST_NPZ"),
+        help="mnist.npz, for the second part (default: BESOM_MNIST_NPZ)",
+    )
     parser.add_argument("--out", type=Path, default=HERE / "memory.json", help="default: %(default)s")
     given = parser.parse_args()
     report: dict[str, Any] = about_machine()

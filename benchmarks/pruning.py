@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import os
 import statistics
 import tempfile
 import warnings
@@ -149,7 +150,7 @@ def main() -> None:
     """Measure where asked to, replay every way with every seed, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="train the curves first")
-    parser.add_argument("--data", help="mnist.npz, for --measure")
+    parser.add_argument("--data", default=os.environ.get("BESOM_MNIST_NPZ"), help="mnist.npz, for --measure")
     parser.add_argument("--store", type=Path, help="where --measure trains; what is there already is not trained again")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--out", type=Path, default=HERE / "pruning.json", help="default: %(default)s")

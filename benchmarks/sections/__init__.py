@@ -11,6 +11,7 @@ from sections.memory import memory_section
 from sections.overhead import overhead_section
 from sections.peers import peers_section
 from sections.pruning import pruning_section
+from sections.start import start_section
 
 Section = Callable[[Mapping[str, Any], Path], str]
 """Takes what was measured and the page's path, may draw a chart beside the page, returns Markdown."""
@@ -19,6 +20,7 @@ SECTIONS: dict[str, Section] = {
     "peers": peers_section,
     "epoch": epoch_section,
     "overhead": overhead_section,
+    "start": start_section,
     "memory": memory_section,
     "pruning": pruning_section,
 }

@@ -111,12 +111,12 @@ class LanePool:
                 self._bury(lane)
 
     def close(self) -> None:
-        """End all lanes: idle ones by asking, busy ones at once."""
+        """End all lanes: idle ones by asking, busy ones and those that are still importing at once."""
         for work in self._queue:
             work.future.cancel()
         self._queue.clear()
         for lane in self._lanes:
-            lane.ask_to_end() if lane.work is None else lane.kill()
+            lane.ask_to_end() if lane.was_ready and lane.work is None else lane.kill()
         for lane in self._lanes:
             lane.join()
             if lane.work is not None:
