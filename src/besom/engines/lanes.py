@@ -46,7 +46,7 @@ def warm_up(preload: Sequence[str]) -> None:
 
 def cool_down() -> None:
     """End the process that lanes are copied from, so that the next one has the environment and modules of its time."""
-    server: Any = forkserver._forkserver  # type: ignore[attr-defined]  # nothing public stops it
+    server: Any = forkserver._forkserver  # nothing public stops it
     if server._forkserver_pid is not None:
         with suppress(ProcessLookupError):  # by itself it ends after its imports, and when no lane lives any more
             os.kill(server._forkserver_pid, signal.SIGKILL)

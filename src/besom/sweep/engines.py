@@ -19,8 +19,9 @@ from besom.targets import imported
 def refuse_what_no_engine_can(settings: SweepSettings, master: DictConfig) -> None:
     """Raise `ConfigError` where the chosen launcher cannot do what the settings ask for."""
     launcher = imported("hydra.launcher._target_", str(master.hydra.launcher._target_))
-    if hasattr(launcher, "engine"):
-        launcher.check(master.hydra.launcher)
+    check = getattr(launcher, "check", None)
+    if check is not None and hasattr(launcher, "engine"):  # besom's own; another's `check` may be anything
+        check(master.hydra.launcher)
     if settings.trial_timeout is not None and not hasattr(launcher, "engine"):
         raise ConfigError(
             f"hydra.sweeper.trial_timeout={settings.trial_timeout:g} needs a launcher that can stop one trial, and "
