@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BesomCommand
+from conftest import ROOT, BesomCommand
 
 import besom.app.cli
 
@@ -140,7 +140,7 @@ def test_a_second_start_trains_nothing_and_says_so(swept: Folder) -> None:
 def test_a_raised_total_in_the_sweep_file_runs_only_the_new_ones(copy: Folder) -> None:
     own = copy.path / "sweeps"
     own.mkdir()
-    text = (Path(besom.app.cli.__file__).parents[2] / "sweeps" / "quick.yaml").read_text()
+    text = (ROOT / "sweeps" / "quick.yaml").read_text()
     (own / "quick.yaml").write_text(text.replace("n_trials: 12", "n_trials: 4"))
     before = copy.json("runs", "quick")["trials"]
     copy.besom("sweep", "quick", *SMALL)
@@ -260,7 +260,7 @@ def test_a_sweep_file_of_ones_own_and_a_builder_of_ones_own(project: Path, besom
     )
     (project / "conf" / "model").mkdir(parents=True)
     (project / "conf" / "model" / "mine.yaml").write_text("_target_: mine.build\nwidth: 8\n")
-    config = (Path(besom.app.cli.__file__).parents[2] / "conf" / "config.yaml").read_text()
+    config = (ROOT / "conf" / "config.yaml").read_text()
     (project / "conf" / "config.yaml").write_text(config)
     (project / "sweeps").mkdir()
     (project / "sweeps" / "widths.yaml").write_text(

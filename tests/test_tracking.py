@@ -367,8 +367,7 @@ class TestOneRun:
         import mlflow.keras
         import mlflow.pyfunc
 
-        logger.log_metrics({"objective": 0.5})
-        model_id = logger.log_model(model, dataset)
+        model_id = logger.log_model(model, dataset, {"objective": 0.5}, {"weights_sha256": "abc"})
         monkeypatch.setenv("MLFLOW_TRACKING_URI", store.mlflow_uri)
         expected = model.predict(dataset.x_val, verbose=0)
         uri = f"runs:/{logger.run_id}/model"
@@ -382,6 +381,8 @@ class TestOneRun:
         assert [(metric.key, metric.value) for metric in logged.metrics] == [("objective", 0.5)]
         (output,) = client.get_run(logger.run_id).outputs.model_outputs
         assert output.model_id == model_id
+        run = client.get_run(logger.run_id).data
+        assert (run.metrics["objective"], run.tags["weights_sha256"]) == (0.5, "abc")
 
     def test_nothing_leaks_from_one_trial_to_the_next_in_a_process(
         self, open_sweep: Callable[[str], MlflowTracker], client: Any, store: Store, dataset: Dataset, model: Any
@@ -393,8 +394,7 @@ class TestOneRun:
         models = []
         for number, run_id in enumerate(runs):
             logger = RunLogger.attach(store.mlflow_uri, run_id)
-            logger.log_metrics({f"only_{number}": 1.0})
-            models.append(logger.log_model(model, dataset))
+            models.append(logger.log_model(model, dataset, {f"only_{number}": 1.0}, {}))
             assert mlflow.active_run() is None
         for number, (run_id, model_id) in enumerate(zip(runs, models, strict=True)):
             run, logged = client.get_run(run_id), client.get_logged_model(model_id)
@@ -416,7 +416,7 @@ class TestOneRun:
         monkeypatch.chdir(tmp_path)
         logger = RunLogger.start(store.mlflow_uri, "quiet", "one", config_for(store))
         logger.log_dataset(dataset)
-        logger.log_model(model, dataset)
+        logger.log_model(model, dataset, {}, {})
         logger.end("FINISHED")
         assert list(tmp_path.iterdir()) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from besom.errors import ConfigError, NonFinite, TrialPruned
 from besom.fingerprint import history_sha256, weights_sha256
 from besom.model import build
 from besom.reporting import TrialHandle, running
-from besom.seeding import epoch_order
+from besom.seeding import epoch_order, runtime_environment
 from besom.trial import epoch as epoch_module
 from besom.trial import training
 from besom.trial.images import images_of
@@ -277,10 +278,11 @@ def test_validation_in_batches_is_what_keras_evaluates(monkeypatch: pytest.Monke
 
 
 class Sceptic(keras.Model):
-    """A model with a step of its own: whatever it is shown, its validation loss is 7."""
+    """A model with a step of its own: it closes its eyes to be validated."""
 
-    def test_step(self, images_and_labels: Any) -> dict[str, Any]:
-        return {**super().test_step(images_and_labels), "loss": 7.0}
+    def test_step(self, images_and_labels: Any) -> Any:
+        images, labels = images_and_labels
+        return super().test_step((tf.zeros_like(images), labels))
 
 
 def test_a_model_validates_by_its_own_test_step() -> None:
@@ -289,8 +291,8 @@ def test_a_model_validates_by_its_own_test_step() -> None:
     outputs = keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(inputs))
     model = Sceptic(inputs, outputs)
     fit = training.fit(model, digits(), TrainConfig(epochs=2, objective_epoch="last"))
-    assert fit.history["val_loss"] == [7.0, 7.0]
-    assert fit.history["val_accuracy"][-1] > 0.2
+    assert fit.history["val_accuracy"] == pytest.approx([0.1, 0.1])  # of ten classes alike
+    assert fit.history["train_accuracy"][-1] > 0.2
     assert fit.probabilities is not None
     assert np.array_equal(fit.probabilities, epoch_module.predict(model, digits().x_val))
 
@@ -331,11 +333,15 @@ def test_nothing_of_a_trial_is_left_when_the_next_one_begins() -> None:
     assert counts[0] == counts[1] == counts[2]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="lanes are copied on Linux only")
 def test_what_lanes_are_copied_from_has_computed_nothing_and_has_one_thread() -> None:
     program = (
-        "from besom.seeding import fix_runtime; fix_runtime(1); import besom.trial.preload, psutil; "
-        "from tensorflow.python.eager.context import context; "
-        "print(context()._initialized, psutil.Process().num_threads())"
+        "import besom.trial.preload; from pathlib import Path; from tensorflow.python.eager.context import context; "
+        "print(context()._initialized, *(file.read_text().strip() for file in Path('/proc/self/task').glob('*/comm')))"
     )
-    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert shown.stdout.split() == ["False", "1"]
+    environment = os.environ | runtime_environment(1)
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    is_initialized, *threads = shown.stdout.split()
+    assert is_initialized == "False"
+    # pyarrow's allocator has a thread that knows what to do when its process is forked
+    assert len([name for name in threads if name != "jemalloc_bg_thd"]) == 1
