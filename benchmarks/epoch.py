@@ -1,4 +1,4 @@
-"""What an epoch of training costs on one thread: besom's, `model.fit` as most people write it, and the kernels alone.
+"""What an epoch costs on one thread: besom's, with and without folding, Keras' `fit` on arrays, the kernels alone.
 
 For the seed's CNN, then for other numbers of filters, kernel sizes and image sizes: CPU microseconds an image of the
 training part of an epoch (the first, which traces, is left out), the ratio to TensorFlow's kernels each timed by
@@ -128,7 +128,7 @@ def measured(case: Case, images: Dataset, epochs: int, repeats: int) -> Iterator
     dataset = resized(images, case.pixels)
     for _ in range(repeats):
         run = {}
-        for name, fit in (("besom", fit_besom), ("keras", fit_keras)):
+        for name, fit in (("besom", fit_besom), ("unfolded", fit_unfolded), ("keras", fit_keras)):
             clock = Clock()
             fit(case, dataset, epochs, clock)
             run[name] = statistics.median(clock.seconds[1:]) / len(dataset.x_train) * 1e6
@@ -138,11 +138,16 @@ def measured(case: Case, images: Dataset, epochs: int, repeats: int) -> Iterator
         yield run
 
 
-def fit_besom(case: Case, dataset: Dataset, epochs: int, clock: Clock) -> None:
+def fit_besom(case: Case, dataset: Dataset, epochs: int, clock: Clock, *, fold: bool = True) -> None:
     """Train as a trial does."""
-    train = TrainConfig(epochs=epochs, batch_size=BATCH)
+    train = TrainConfig(epochs=epochs, batch_size=BATCH, fold=fold)
     training.start_trial(train)
     training.fit(build(case.config(), dataset.x_train.shape[1:], dataset.n_classes), dataset, train, [clock])
+
+
+def fit_unfolded(case: Case, dataset: Dataset, epochs: int, clock: Clock) -> None:
+    """Train as a trial does whose convolutions are Keras' as they are."""
+    fit_besom(case, dataset, epochs, clock, fold=False)
 
 
 def fit_keras(case: Case, dataset: Dataset, epochs: int, clock: Clock) -> None:
@@ -179,9 +184,10 @@ def line(case: dict[str, Any]) -> str:
     """Return a case as a line of text."""
     runs = case["runs"]
     label = f"{case['filters'][0]}, {case['filters'][1]} filters of {case['kernel_size']}, {case['pixels']} pixels"
-    cells = [f"{name} {spread([run[name] for run in runs])} us" for name in ("kernels", "besom", "keras")]
+    cells = [f"{name} {spread([run[name] for run in runs])} us" for name in ("kernels", "besom", "unfolded", "keras")]
     ratios = [
-        f"{name} {spread([run[name] / run['kernels'] for run in runs], 2)}x the kernels" for name in ("besom", "keras")
+        f"{name} {spread([run[name] / run['kernels'] for run in runs], 2)}x the kernels"
+        for name in ("besom", "unfolded", "keras")
     ]
     return f"{label}: {', '.join(cells)}; {', '.join(ratios)}"
 

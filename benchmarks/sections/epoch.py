@@ -11,7 +11,13 @@ from summary import spread
 
 from sections.parts import FLOOR, OURS, THEIRS, chart, markdown_table, measured_on
 
-WAYS = {"kernels": ("kernels alone", FLOOR), "besom": ("besom", OURS), "keras": ("model.fit on arrays", THEIRS)}
+WAYS = {
+    "kernels": ("Keras' kernels alone", FLOOR),
+    "besom": ("besom", OURS),
+    "unfolded": ("besom, train.fold=false", "#e3b48f"),
+    "keras": ("model.fit on arrays", THEIRS),
+}
+TRAINED = [way for way in WAYS if way != "kernels"]
 
 
 def epoch_section(report: Mapping[str, Any], page: Path) -> str:
@@ -35,12 +41,12 @@ def _table(report: Mapping[str, Any]) -> str:
     for case in report["cases"]:
         runs = case["runs"]
         costs = [spread([run[way] for run in runs]) for way in WAYS]
-        ratios = [spread([run[way] / run["kernels"] for run in runs], 2) for way in ("besom", "keras")]
-        accuracies = [f"{statistics.median(run[f'{way}_accuracy'] for run in runs):.3f}" for way in ("besom", "keras")]
+        ratios = [spread([run[way] / run["kernels"] for run in runs], 2) for way in TRAINED]
+        accuracies = [f"{statistics.median(run[f'{way}_accuracy'] for run in runs):.3f}" for way in TRAINED]
         body.append([_label(case), *costs, *ratios, *accuracies])
     header = ["filters; kernel; pixels", *(f"{label}, us" for label, _ in WAYS.values())]
-    ratios = ["besom / kernels", "fit / kernels", "val. accuracy besom", "fit"]
-    return markdown_table([*header, *ratios], body)
+    ratios = [f"{way} / kernels" for way in TRAINED]
+    return markdown_table([*header, *ratios, *(f"val. accuracy {way}" for way in TRAINED)], body)
 
 
 def _label(case: Mapping[str, Any]) -> str:
@@ -53,7 +59,7 @@ def _draw(report: Mapping[str, Any], file: Path) -> None:
         for shift, (way, (label, color)) in enumerate(WAYS.items()):
             heights = [statistics.median(run[way] for run in case["runs"]) for case in cases]
             axes.bar(
-                [place + (shift - 1) * 0.27 for place in range(len(cases))], heights, 0.25, color=color, label=label
+                [place + (shift - 1.5) * 0.2 for place in range(len(cases))], heights, 0.19, color=color, label=label
             )
         axes.set_xticks(range(len(cases)), [_label(case) for case in cases], fontsize=8)
         axes.set_xlabel("filters; kernel size; pixels a side")

@@ -27,7 +27,7 @@ PACKAGES = ("tensorflow", "keras", "numpy", "besom")
 RESULT_MODULES = (
     *("configs/config", "configs/schema", "data", "model", "seeding"),
     *("datasets/archive", "datasets/arrays", "datasets/scaling", "datasets/shared", "datasets/sources"),
-    *("datasets/split", "trial/epoch", "trial/images", "trial/training", "trial/trial"),
+    *("datasets/split", "trial/epoch", "trial/folding", "trial/images", "trial/training", "trial/trial"),
 )
 """Modules of besom whose text can change a result; the others only look at it."""
 

@@ -132,6 +132,7 @@ class TrainConfig:
     ``objective`` is read at the ``best`` or ``last`` epoch (``objective_epoch``), and the weights
     kept are those of that epoch. ``early_stopping`` is the patience in epochs (null: off).
     ``threads`` is the number of threads of one training process; another number gives other bits.
+    So does ``fold``, which computes convolutions of few channels in a faster way (`besom.trial.folding`).
     """
 
     epochs: int = 10
@@ -141,6 +142,7 @@ class TrainConfig:
     seed: int = 0
     threads: int = 1
     steps_per_execution: int = 25
+    fold: bool = True
     objective: str = "val_accuracy"
     objective_epoch: str = "best"
     early_stopping: int | None = None

@@ -9,6 +9,7 @@ tracing, the same bits. Everything else stays Keras': ``fit``, callbacks, metric
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from besom.trial.folding import folding
 from besom.trial.images import Images
 
 FORWARD_BATCH = 1000
@@ -39,18 +41,22 @@ def batch_count(n_images: int, batch_size: int) -> int:
     return -(-n_images // batch_size)
 
 
-def train_function(model: keras.Model, images: Images, order: tf.Variable, batch_size: int, steps: int) -> Step:
+def train_function(
+    model: keras.Model, images: Images, order: tf.Variable, batch_size: int, steps: int, fold: bool
+) -> Step:
     """Return what trains a compiled model on ``steps`` batches.
 
     Args:
         order: int64, shape (n,): the order in which this epoch visits the images.
+        fold: whether convolutions of few channels are computed folded, see `besom.trial.folding`.
     """
     n_batches = batch_count(order.shape[0], batch_size)
 
     def execute(first: tf.Tensor) -> Any:
         def step(number: tf.Tensor) -> list[tf.Tensor]:
             rows = order[number * batch_size : (number + 1) * batch_size]
-            model.train_step((tf.gather(images.x_train, rows), tf.gather(images.y_train, rows)))
+            with folding(model) if fold else nullcontext():
+                model.train_step((tf.gather(images.x_train, rows), tf.gather(images.y_train, rows)))
             return [number + 1]
 
         last = tf.minimum(first + steps, n_batches)

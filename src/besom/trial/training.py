@@ -129,7 +129,7 @@ def fit(model: keras.Model, dataset: Dataset, train: TrainConfig, callbacks: Seq
     validation = Validation(model, images)
     keeper, watch = _Keeper(train, validation), _Watch(train)
     steps = train.steps_per_execution
-    model.train_function = train_function(model, images, order, train.batch_size, steps)
+    model.train_function = train_function(model, images, order, train.batch_size, steps, train.fold)
     model.test_function = validation
     try:
         epochs = model.fit(
