@@ -27,6 +27,7 @@ BESOMS_APP = (  # need what a foreign app has not: besom's command, its store, i
     "test_cli.py",
     "test_data.py",
     "test_fingerprint.py",
+    "test_folding.py",
     "test_geometry.py",
     "test_kill.py",
     "test_measure.py",
