@@ -149,13 +149,13 @@ class Replay:
 def main() -> None:
     """Measure where asked to, replay every way with every seed, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", action="store_true", help="train the curves first")
+    parser.add_argument("--measure", action="store_true", help="train the curves first; done without it where none are")
     parser.add_argument("--data", default=os.environ.get("BESOM_MNIST_NPZ"), help="mnist.npz, for --measure")
     parser.add_argument("--store", type=Path, help="where --measure trains; what is there already is not trained again")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--out", type=Path, default=HERE / "pruning.json", help="default: %(default)s")
     given = parser.parse_args()
-    if given.measure:
+    if given.measure or not TABLE.is_file():
         with tempfile.TemporaryDirectory(prefix="besom-curves-") as folder:
             overrides = [f"data.path={Path(given.data).resolve()}"] if given.data else []
             measure(given.store.resolve() if given.store else Path(folder), overrides).write(TABLE)
