@@ -123,7 +123,8 @@ class LanePool:
                 lane.work.future.set_exception(WorkerDied("the lane was closed"))
                 lane.work = None
         self._setup_file.unlink(missing_ok=True)
-        cool_down()
+        if self._setup.start_method == "forkserver":
+            cool_down()
 
     def _feed(self) -> None:
         for lane in self._lanes:
