@@ -87,11 +87,11 @@ def one_lane(folder: Path, trials: int) -> list[float]:
         "hydra.launcher.trials_per_lane=0",
         f"paths.store={folder / 'one'}",
     ]
-    jobs, found = folder / "one" / "jobs" / sweep.stem, []
-    for lanes in running(command):
+    jobs, found, last = folder / "one" / "jobs" / sweep.stem, [], 0.0
+    for below in running(command):
         ended = len(list(jobs.glob("*/result.json"))) if jobs.is_dir() else 0
-        if lanes and ended > len(found):
-            found += [max(map(resident, lanes))] * (ended - len(found))
+        found += [last] * (ended - len(found))  # as it was the moment before: after the last trial the lane ends
+        last = max(map(resident, lanes_among(below)), default=last)
     return found
 
 
@@ -106,13 +106,13 @@ def two_lanes(folder: Path, data: str) -> float:
         "hydra.launcher.n_lanes=2",
         f"paths.store={folder / 'two'}",
     ]
-    for lanes in running(command):
-        most = max(most, sum(map(proportional, lanes)))
+    for below in running(command):
+        most = max(most, sum(map(proportional, below)))
     return most
 
 
 def running(arguments: Sequence[str]) -> Iterator[list[psutil.Process]]:
-    """Run a sweep and give, again and again until it ends, the processes below it."""
+    """Run a sweep and give, again and again until it ends, the processes below it: lanes, and what they are copies of."""
     process = subprocess.Popen([BESOM, "sweep", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     parent = psutil.Process(process.pid)
     while process.poll() is None:
@@ -120,6 +120,20 @@ def running(arguments: Sequence[str]) -> Iterator[list[psutil.Process]]:
         time.sleep(TICK_SECONDS)
     if process.returncode:
         sys.exit(f"memory: besom sweep {' '.join(arguments)} ended with {process.returncode}")
+
+
+def lanes_among(below: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Return the lanes: the children of the process that they are copies of."""
+    numbers = {process.pid for process in below}
+    return [process for process in below if parent_of(process) in numbers]
+
+
+def parent_of(process: psutil.Process) -> int | None:
+    """Return the number of a process' parent, None where it has just ended."""
+    try:
+        return process.ppid()
+    except psutil.NoSuchProcess:
+        return None
 
 
 def resident(process: psutil.Process) -> float:
