@@ -112,7 +112,7 @@ def two_lanes(folder: Path, data: str) -> float:
 
 
 def running(arguments: Sequence[str]) -> Iterator[list[psutil.Process]]:
-    """Run a sweep and give, again and again until it ends, the processes below it: lanes, and what they are copies of."""
+    """Run a sweep and give, again and again until it ends, the processes below it."""
     process = subprocess.Popen([BESOM, "sweep", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     parent = psutil.Process(process.pid)
     while process.poll() is None:
