@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from optuna import Study
 
 PRELOAD = ("besom.trial.preload",)
+"""What is imported for all lanes while the parent is still busy: seconds of CPU that each lane would need else."""
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 """Elsewhere the libraries below TensorFlow do not stand being forked."""
-"""What is imported for all lanes while the parent is still busy: seconds of CPU that each lane would need else."""
 
 COMBINATIONS = [
     "hydra/sweeper=basic",

@@ -7,6 +7,7 @@ the runner it was started with on whatever it is sent.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -26,6 +27,8 @@ import cloudpickle
 
 from besom.engines.engine import OnReport, WorkerDied
 from besom.engines.lane import LaneSetup, run_lane
+
+log = logging.getLogger(__name__)
 
 START_METHODS = ("spawn", "forkserver")
 """How a lane comes to be: a new process that imports everything itself, or the copy of one that did so for all."""
@@ -47,10 +50,11 @@ def warm_up(preload: Sequence[str]) -> None:
 def cool_down() -> None:
     """End the process that lanes are copied from, so that the next one has the environment and modules of its time."""
     server: Any = forkserver._forkserver  # nothing public stops it
-    if server._forkserver_pid is not None:
-        with suppress(ProcessLookupError):  # by itself it ends after its imports, and when no lane lives any more
-            os.kill(server._forkserver_pid, signal.SIGKILL)
-    server._stop()
+    with _deaf_to_interrupt():  # half stopped, it could not be stopped again
+        if server._forkserver_pid is not None:
+            with suppress(ProcessLookupError):  # by itself it ends after its imports, and when no lane lives any more
+                os.kill(server._forkserver_pid, signal.SIGKILL)
+        server._stop()
 
 
 class LanePool:
@@ -62,8 +66,6 @@ class LanePool:
     """
 
     def __init__(self, n_lanes: int, setup: LaneSetup) -> None:
-        if setup.start_method == "forkserver":
-            warm_up(setup.preload)
         self._setup = setup
         self._setup_file = _written(setup)
         self._queue: deque[_Work] = deque()
@@ -181,12 +183,15 @@ class LanePool:
 
     def _new_lane(self, index: int) -> _Lane:
         try:
+            if self._setup.start_method == "forkserver":
+                warm_up(self._setup.preload)  # there already, unless it has died
             return _Lane(index, self._setup, self._setup_file)
         except (EOFError, ConnectionError):
             if self._setup.start_method == "spawn":
                 raise
             # the process to copy has died, most likely of an import: a lane that imports by itself leaves the reason
             # where lanes print
+            log.warning("the process that lanes are copied from has died; from now on each lane imports by itself")
             cool_down()
             self._setup = replace(self._setup, start_method="spawn")
             return _Lane(index, self._setup, self._setup_file)

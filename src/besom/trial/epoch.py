@@ -79,8 +79,8 @@ def predict(model: keras.Model, x: tf.Tensor) -> NDArray[np.float32]:
 class Validation:
     """What validates a compiled model, batch by batch; it keeps the probabilities that it computed on the way.
 
-    A model with a ``test_step`` of its own is validated by that, which gives none: they are computed when asked for.
-    ``probabilities`` has shape (n, n_classes) after an epoch.
+    ``probabilities`` has shape (n, n_classes) after an epoch; None for a model with a ``test_step`` of its own, which
+    gives none.
     """
 
     def __init__(self, model: keras.Model, images: Images) -> None:
@@ -114,10 +114,10 @@ class Validation:
         return logs
 
     @property
-    def probabilities(self) -> NDArray[np.float32]:
+    def probabilities(self) -> NDArray[np.float32] | None:
         """Return what the last validation gave."""
         if not self._is_keras:
-            return predict(self._model, self._images.x_val)
+            return None
         return np.concatenate([batch.numpy() for batch in self._batches])
 
 

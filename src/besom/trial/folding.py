@@ -3,7 +3,8 @@
 oneDNN computes 8 channels at a time, whether there are 8 or 3. Here each 2x2 block of pixels becomes one pixel of four
 times as many channels, and the filters are laid out accordingly, zeros in between: fewer, fuller operations. What
 comes out differs from Keras' own by the order in which a sum is rounded. For the training step only: validation and
-prediction run Keras' layers as they are, and so does whoever loads the model.
+prediction run Keras' layers as they are, and so does whoever loads the model. (Not where a user's layer has a
+`tf.function` of its own around a convolution: it keeps what was traced first.)
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-FEWEST_CHANNELS, MOST_PRODUCT = 2, 36
-"""Input channels from which, and input channels times filters up to which, folding is faster: benchmarks/folding.py."""
+CHANNELS, MOST_PRODUCT, SMALLEST_KERNEL = range(3, 7), 36, 3
+"""Folding is faster for so many input channels, input channels times filters, and pixels a side of a filter.
+
+As far as benchmarks/folding.py measured.
+"""
 
 BLOCK = 2
 """Pixels a side of what becomes one."""
@@ -25,10 +29,11 @@ BLOCK = 2
 @contextmanager
 def folding(model: keras.Model) -> Iterator[None]:
     """Have a model's convolutions of few channels computed folded, in what is traced inside."""
-    folded = [layer for layer in model._flatten_layers() if is_worth_folding(layer)]
-    for layer in folded:
-        layer.call = _folded_call(layer)
+    folded: list[keras.layers.Conv2D] = []
     try:
+        for layer in filter(is_worth_folding, model._flatten_layers()):
+            layer.call = _folded_call(layer)
+            folded.append(layer)
         yield
     finally:
         for layer in folded:
@@ -37,7 +42,7 @@ def folding(model: keras.Model) -> Iterator[None]:
 
 def is_worth_folding(layer: Any) -> bool:
     """Tell whether a layer is a plain Keras convolution of so few channels that folding it saves time."""
-    if type(layer) is not keras.layers.Conv2D:
+    if type(layer) is not keras.layers.Conv2D or not layer.built or "call" in vars(layer):
         return False
     is_plain = (
         layer.strides == (1, 1)
@@ -46,13 +51,14 @@ def is_worth_folding(layer: Any) -> bool:
         and layer.data_format == "channels_last"
         and layer.compute_dtype == "float32"
     )
-    channels, filters = layer.kernel.shape[-2:]
-    return bool(is_plain and channels >= FEWEST_CHANNELS and channels * filters <= MOST_PRODUCT)
+    height, width, channels, filters = layer._kernel.shape  # `kernel` would compute one, where it has LoRA
+    is_small = channels in CHANNELS and channels * filters <= MOST_PRODUCT and min(height, width) >= SMALLEST_KERNEL
+    return is_plain and is_small
 
 
 def _folded_call(layer: keras.layers.Conv2D) -> Callable[[tf.Tensor], tf.Tensor]:
     def call(inputs: tf.Tensor) -> tf.Tensor:
-        if None in inputs.shape[1:3]:
+        if None in inputs.shape[1:]:
             return type(layer).call(layer, inputs)
         bias = tf.convert_to_tensor(layer.bias) if layer.use_bias else None
         outputs = convolution(inputs, tf.convert_to_tensor(layer.kernel), bias, layer.padding)

@@ -28,7 +28,7 @@ from besom.data import Dataset
 from besom.errors import ConfigError, NonFinite, TrialPruned
 from besom.reporting import report
 from besom.seeding import epoch_order, runtime_environment
-from besom.trial.epoch import Validation, batch_count, executions, train_function
+from besom.trial.epoch import Validation, batch_count, executions, predict, train_function
 from besom.trial.images import Images, images_of
 from besom.trial.outcome import Fit, PrunedFit
 
@@ -148,6 +148,8 @@ def fit(model: keras.Model, dataset: Dataset, train: TrainConfig, callbacks: Seq
     result = _result(named(epochs.history), keeper, train, seconds)
     if watch.pruned is not None:
         raise PrunedFit(str(watch.pruned), replace(result, probabilities=None)) from watch.pruned
+    if result.probabilities is None:
+        result = replace(result, probabilities=predict(model, images.x_val))
     return result
 
 
