@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from besom_sweeps import BESOM, trials_with_history
 from machine import about_machine
 
 HERE = Path(__file__).resolve().parent
@@ -80,13 +79,9 @@ def measure(store: Path, overrides: Sequence[str]) -> Table:
     Args:
         overrides: of the sweep, such as ``data.path=mnist.npz``.
     """
-    about = about_machine()
-    besom = str(Path(sys.executable).with_name("besom"))
-    subprocess.run([besom, "sweep", str(SWEEP), *overrides, f"paths.store={store}"], check=True)
-    command = [besom, "runs", SWEEP.stem, "--store", str(store), "--format", "json"]
-    rows = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["trials"]
-    space = _space()
-    return Table(space, [_curve(row, space, store) for row in rows], about)
+    about, space = about_machine(), _space()
+    subprocess.run([BESOM, "sweep", str(SWEEP), *overrides, f"paths.store={store}"], check=True)
+    return Table(space, [_curve(space, *trial) for trial in trials_with_history(SWEEP.stem, store)], about)
 
 
 def _space() -> dict[str, str]:
@@ -95,13 +90,7 @@ def _space() -> dict[str, str]:
     return {str(key): str(text) for key, text in OmegaConf.load(SWEEP).hydra.sweeper.params.items()}
 
 
-def _curve(row: Mapping[str, Any], space: Mapping[str, str], store: Path) -> Curve:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient  # noqa: PLC0415  # replaying needs none
-
-    client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
-    run = client.get_run(row["run_id"]).info
-    history = sorted(client.get_metric_history(row["run_id"], "val_accuracy"), key=lambda metric: metric.step)
+def _curve(space: Mapping[str, str], row: Mapping[str, Any], run: Any, history: Sequence[Any]) -> Curve:
     times = [(metric.timestamp - run.start_time) / 1000 for metric in history]
     values = [round(metric.value, 6) for metric in history]
     return Curve({key: row[key] for key in space}, values, times, (run.end_time - run.start_time) / 1000)

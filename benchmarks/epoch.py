@@ -94,7 +94,7 @@ class Clock(keras.callbacks.Callback):
 
 
 def main() -> None:
-    """Measure every case, the three ways in turn, and print the table."""
+    """Measure every case, every way in turn, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data",

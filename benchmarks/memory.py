@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from besom_sweeps import BESOM
 from machine import about_machine
 
 from besom.paths import write_atomically
 
 HERE = Path(__file__).resolve().parent
-BESOM = str(Path(sys.executable).with_name("besom"))
 SETTLED = 20
 """Trials after which memory is to stay as it is."""
 MEGABYTE = 2**20

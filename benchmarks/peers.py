@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from besom_sweeps import BESOM, trials_with_history
 from machine import about_machine
 from summary import configuration, rows, spread
 
@@ -46,7 +47,7 @@ from besom.paths import write_atomically
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 CONTESTANTS = HERE / "contestants"
-BESOM = ROOT / ".venv" / "bin"
+OURS = ROOT / ".venv" / "bin"
 PEERS = ROOT / ".venv-peers" / "bin"
 SWEEP = CONTESTANTS / "cnn_grid.yaml"
 PACKAGES = {name: name for name in ("tensorflow", "keras", "numpy", "mlflow", "optuna")} | {"hydra-core": "hydra"}
@@ -224,7 +225,7 @@ def commands(contestant: Contestant, work: Work, place: Path) -> tuple[list[str]
     ]
     if work.source:
         overrides.append(f"data.path={work.source}")
-    return [str(BESOM / "besom"), "sweep", str(SWEEP), *overrides], environment
+    return [BESOM, "sweep", str(SWEEP), *overrides], environment
 
 
 def call(name: str, command: Sequence[str], environment: Mapping[str, str], place: Path) -> None:
@@ -254,30 +255,20 @@ def fail(name: str, reason: str, place: Path) -> None:
 
 def of_besom(place: Path) -> list[dict[str, Any]]:
     """Return besom's results from its own reports and MLflow's history."""
-    store = place / "store"
-    command = [str(BESOM / "besom"), "runs", SWEEP.stem, "--store", str(store), "--format", "json"]
-    trials = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["trials"]
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient  # noqa: PLC0415  # takes 2 s, and nobody's clock is running
-
-    client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
-    results = []
-    for trial in trials:
-        history = sorted(client.get_metric_history(trial["run_id"], "val_accuracy"), key=lambda metric: metric.step)
-        results.append(
-            {
-                "params": {
-                    "filters_0": trial["model.conv.0.filters"],
-                    "filters_1": trial["model.conv.1.filters"],
-                    "activation": trial["model.activation"],
-                },
-                "val_accuracy": trial["objective"],
-                "val_accuracy_by_epoch": [metric.value for metric in history],
-                "seconds": trial["fit_seconds"],
-                "n_params": trial["n_params"],
-            }
-        )
-    return results
+    return [
+        {
+            "params": {
+                "filters_0": trial["model.conv.0.filters"],
+                "filters_1": trial["model.conv.1.filters"],
+                "activation": trial["model.activation"],
+            },
+            "val_accuracy": trial["objective"],
+            "val_accuracy_by_epoch": [metric.value for metric in history],
+            "seconds": trial["fit_seconds"],
+            "n_params": trial["n_params"],
+        }
+        for trial, _, history in trials_with_history(SWEEP.stem, place / "store")
+    ]
 
 
 def check(name: str, results: Sequence[Mapping[str, Any]], work: Work) -> None:
@@ -301,7 +292,7 @@ def about(work: Work) -> dict[str, Any]:
     """Return what the numbers depend on: machine, versions, date and work."""
     return {
         **about_machine(),
-        "versions": {"besom": versions(BESOM, PACKAGES), "peers": versions(PEERS, PEER_PACKAGES)},
+        "versions": {"besom": versions(OURS, PACKAGES), "peers": versions(PEERS, PEER_PACKAGES)},
         "work": {
             "configurations": 8,
             "epochs": work.epochs,

@@ -18,13 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from besom_sweeps import BESOM
 from machine import about_machine
 from summary import spread
 
 from besom.paths import write_atomically
 
 HERE = Path(__file__).resolve().parent
-BESOM = str(Path(sys.executable).with_name("besom"))
 TICK_SECONDS = 0.01
 GIVEN_UP_AFTER = 120.0
 

@@ -27,7 +27,7 @@ from besom.configs.project import Project, Stage
 from besom.configs.schema import DataConfig, TrialConfig
 from besom.data import SHARED_FOLDER
 from besom.engines.lanes import cool_down, warm_up
-from besom.engines.launcher import checked_start_method, lane_count
+from besom.engines.launcher import check_lanes
 from besom.errors import ConfigError, SpaceError
 from besom.lock import parent_lock, refuse_if_locked
 from besom.paths import Store, checked_sweep_name
@@ -178,8 +178,7 @@ def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
         settings = sweep_settings.read(sweeper, made.task_overrides, loader=loader, master=made.config)
         _refuse_other_places(made, settings)
         _refuse_several_objectives(settings)
-        lane_count(made.config.hydra.launcher.n_lanes, made.config.train.threads)
-        checked_start_method(made.config.hydra.launcher.start_method)
+        check_lanes(made.config.hydra.launcher)
         comparable = sweep_settings.comparable(made.config, sweeper, made.task_overrides)
         trial = made.check()
         sweep_settings.check_search(settings)

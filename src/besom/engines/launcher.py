@@ -115,6 +115,12 @@ class LanesLauncher:
             self.close()
 
 
+def check_lanes(settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where a field of ``hydra.launcher`` is wrong, before anything is created."""
+    lane_count(settings["n_lanes"], settings["threads_per_lane"])
+    checked_start_method(settings["start_method"])
+
+
 def lane_count(n_lanes: Any, threads_per_lane: int) -> int:
     """Return how many lanes to start: a number as given, or ``auto``: usable cores ÷ threads."""
     if n_lanes == "auto":

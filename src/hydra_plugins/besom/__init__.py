@@ -82,10 +82,9 @@ class BesomLanes(Launcher):
     @staticmethod
     def check(settings: DictConfig) -> None:
         """Raise `ConfigError` where the launcher's fields are wrong, before there is a study."""
-        from besom.engines.launcher import checked_start_method, lane_count
+        from besom.engines.launcher import check_lanes
 
-        lane_count(settings.n_lanes, settings.threads_per_lane)
-        checked_start_method(settings.start_method)
+        check_lanes(settings)
 
     def engine(self, n_objectives: int = 1) -> LanesLauncher:
         """Return the warm lanes, started when first asked for."""
