@@ -14,13 +14,13 @@ from besom.tables import print_json, print_rows, print_table, say
 def sweep(arguments: Namespace) -> int:
     """``besom sweep``: start or resume; plan only; or list what there is."""
     from besom.app import launch
+    from besom.app.plan import SweepRequest, planned
 
     if arguments.sweep is None:
         return _list_sweeps(arguments.format)
-    request = launch.SweepRequest(
-        arguments.sweep, [*arguments.overrides, *_shorthands(arguments)], arguments.name, arguments.fresh
-    )
-    with launch.planned(request) as plan:
+    overrides = [*arguments.overrides, *_shorthands(arguments)]
+    request = SweepRequest(arguments.sweep, overrides, arguments.name, arguments.fresh)
+    with planned(request) as plan:
         if arguments.dry_run:
             from besom.app.dry_run import preview
 
@@ -32,7 +32,7 @@ def sweep(arguments: Namespace) -> int:
 
 
 def _list_sweeps(form: str) -> int:
-    from besom.app.launch import staged
+    from besom.app.composed import staged
 
     with staged() as (stage, _):
         rows = [{"name": name, "question": stage.question(name)} for name in stage.sweep_names()]
@@ -176,7 +176,7 @@ def reproduce(arguments: Namespace) -> int:
 
 def summary(arguments: Namespace) -> int:
     """``besom summary``."""
-    from besom.app.launch import Composed, staged
+    from besom.app.composed import Composed, staged
     from besom.configs.config import plain
     from besom.trial.measure import sized
 
@@ -233,7 +233,7 @@ def delete(arguments: Namespace) -> int:
 
 
 def _store(arguments: Namespace) -> Any:
-    from besom.app.launch import store_of
+    from besom.app.composed import store_of
 
     return store_of(Path(arguments.store) if arguments.store else None)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 
-from besom.app.launch import PlannedSweep
+from besom.app.plan import PlannedSweep
 from besom.configs.config import plain
 from besom.configs.overrides import is_sweep
 from besom.engines.launcher import lane_count

@@ -1,36 +1,25 @@
-"""The doors `besom train` and `besom sweep`: compose, check everything, only then create and start.
-
-Nothing is written before the config, the network's geometry, the data and the search space are
-known to be good.
-"""
+"""The doors `besom train` and `besom sweep`: what is known to be good is created and started."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from besom import data
+from besom.app.composed import Composed, is_chosen, staged
 from besom.app.delete import delete_locked
+from besom.app.plan import PlannedSweep
 from besom.app.store import create_store
-from besom.configs.compose import compose, config_loader
-from besom.configs.config import plain, typed
-from besom.configs.overrides import is_hydra, is_sweep
-from besom.configs.project import Project, Stage
-from besom.configs.schema import DataConfig, TrialConfig
+from besom.configs.schema import DataConfig
 from besom.data import SHARED_FOLDER
 from besom.engines.lanes import cool_down, warm_up
-from besom.engines.launcher import check_lanes
-from besom.errors import ConfigError, SpaceError
 from besom.lock import parent_lock, refuse_if_locked
-from besom.paths import Store, checked_sweep_name
 from besom.search.grammar import override_text
 from besom.seeding import fix_runtime
 from besom.storage import find_study, settings_of
@@ -38,15 +27,9 @@ from besom.sweep import settings as sweep_settings
 from besom.sweep.settings import SweepSettings
 from besom.sweep.tally import Tally
 from besom.tracking import fix_environment, keep_uri
-from besom.uris import check_no_password
 
 if TYPE_CHECKING:
     from optuna import Study
-
-PRELOAD = ("besom.trial.preload",)
-"""What is imported for all lanes while the parent is still busy: seconds of CPU that each lane would need else."""
-START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-"""Elsewhere the libraries below TensorFlow do not stand being forked."""
 
 COMBINATIONS = [
     "hydra/sweeper=basic",
@@ -55,65 +38,9 @@ COMBINATIONS = [
 """What ``besom train -m`` means: Hydra's own sweeper, one job after another in this process."""
 
 
-def _fixed(overrides: Sequence[str]) -> list[str]:
-    return [override for override in overrides if is_hydra(override) or not is_sweep(override)]
-
-
-@contextmanager
-def staged() -> Iterator[tuple[Stage, Path]]:
-    """Stage the project around the working directory; its root becomes importable, for a user's own code."""
-    project = Project.around(Path.cwd())
-    sys.path.insert(0, str(project.root))
-    with project.staged() as stage:
-        yield stage, project.root
-
-
-Completion = Callable[[DictConfig, Store], list[str]]
-"""Gives besom's own overrides for a config that was composed from the user's; the user's win."""
-
-
-@dataclass(frozen=True)
-class Composed:
-    """A composed config with the overrides that made it, and the store it names, absolute."""
-
-    config: DictConfig
-    overrides: list[str]
-    store: Store
-
-    @classmethod
-    def of(cls, stage: Stage, base: Path, overrides: Sequence[str], complete: Completion | None = None) -> Composed:
-        """Compose with the overrides that do not sweep; relative store paths are taken from ``base``."""
-        overrides = [text for text in overrides if text != "hydra/sweeper=besom"]  # what it is anyway
-        first = compose(stage.folder, _fixed(overrides))
-        store = Store.at(str(first.paths.store), base)
-        own = complete(first, store) if complete else []
-        every = [*own, *overrides, f"paths.store={override_text(str(store.root))}"]
-        return cls(compose(stage.folder, _fixed(every)), every, store)
-
-    @property
-    def task_overrides(self) -> list[str]:
-        return [override for override in self.overrides if not is_hydra(override)]
-
-    def check(self) -> TrialConfig:
-        """Check types, ranges, geometry, data and URLs; return the typed config.
-
-        Raises:
-            UserError: the first thing that is wrong.
-        """
-        from besom.trial.measure import sized
-
-        content = plain(self.config)
-        trial = typed(content)
-        if trial.tracking.uri:
-            check_no_password(trial.tracking.uri, "tracking.uri")
-        sized(content)
-        data.load(trial.data)
-        return trial
-
-
 def train(overrides: Sequence[str], *, multirun: bool) -> None:
     """Run one tracked training of the config, or with ``multirun`` one for each combination."""
-    own = COMBINATIONS if multirun and not _chosen("hydra/sweeper", overrides) else []
+    own = COMBINATIONS if multirun and not is_chosen("hydra/sweeper", overrides) else []
     with staged() as (stage, base):
         made = Composed.of(stage, base, [*own, *overrides])
         trial = made.check()
@@ -124,142 +51,9 @@ def train(overrides: Sequence[str], *, multirun: bool) -> None:
         run_hydra(stage.folder, made.overrides, multirun=multirun)
 
 
-def _chosen(group: str, overrides: Sequence[str]) -> bool:
-    return any(override.startswith(f"{group}=") for override in overrides)
-
-
 def _fix_environment(threads: int) -> None:
     fix_runtime(threads)
     fix_environment()
-
-
-@dataclass(frozen=True)
-class SweepRequest:
-    """What `besom sweep` was asked for.
-
-    Args:
-        sweep: a sweep's name, or the path of a YAML file.
-        overrides: the user's, shorthands included.
-        name: the name to run it under; the file's stem when None.
-        fresh: delete what there is under that name first.
-    """
-
-    sweep: str
-    overrides: Sequence[str] = field(default_factory=list)
-    name: str | None = None
-    fresh: bool = False
-
-
-@dataclass(frozen=True)
-class PlannedSweep:
-    """A sweep whose settings are known to be good, before anything is created."""
-
-    stage: Stage
-    made: Composed
-    settings: SweepSettings
-    comparable: dict[str, Any]
-    trial: TrialConfig
-
-    @property
-    def name(self) -> str:
-        return self.settings.study_name
-
-
-@contextmanager
-def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
-    """Compose and check a sweep; creates nothing outside a temporary folder."""
-    with staged() as (stage, base):
-        stem = stage.take_sweep(request.sweep)
-        lanes = _lanes_if_set_up(request.overrides)
-        made = Composed.of(stage, base, [f"sweeps={stem}", *lanes, *request.overrides], _Completion(stem, request))
-        sweeper = made.config.hydra.sweeper
-        _refuse_swept_threads(sweeper.params, made.task_overrides)
-        loader = config_loader(stage.folder)
-        settings = sweep_settings.read(sweeper, made.task_overrides, loader=loader, master=made.config)
-        _refuse_other_places(made, settings)
-        _refuse_several_objectives(settings)
-        check_lanes(made.config.hydra.launcher)
-        comparable = sweep_settings.comparable(made.config, sweeper, made.task_overrides)
-        trial = made.check()
-        sweep_settings.check_search(settings)
-        sweep_settings.check_constraints(settings.constraints, _measures(made.config))
-        yield PlannedSweep(stage, made, settings, comparable, trial)
-
-
-def _lanes_if_set_up(overrides: Sequence[str]) -> list[str]:
-    """Choose besom's lanes where the command line only sets their fields, which Hydra's default does not have."""
-    sets_fields = any(override.lstrip("+").startswith("hydra.launcher.") for override in overrides)
-    return ["hydra/launcher=besom_lanes"] if sets_fields and not _chosen("hydra/launcher", overrides) else []
-
-
-def _measures(config: DictConfig) -> Mapping[str, float] | None:
-    """Return the numbers of the base config, None for a model that is not measured."""
-    from besom.trial.measure import measure
-
-    return measure(plain(config)) or None
-
-
-def _refuse_several_objectives(settings: SweepSettings) -> None:
-    if len(settings.search.directions) > 1:
-        raise ConfigError(
-            f"hydra.sweeper.direction has {len(settings.search.directions)} entries, but a training has one "
-            "train.objective; expected maximize or minimize"
-        )
-
-
-def _refuse_other_places(made: Composed, settings: SweepSettings) -> None:
-    """Keep a sweep in its store: who reads, locks and deletes it looks nowhere else."""
-    check_no_password(settings.storage, "hydra.sweeper.storage")
-    folder = str(made.store.sweep(settings.study_name))
-    expected = {"hydra.sweeper.storage": made.store.studies_uri, "hydra.sweep.dir": folder}
-    given = {"hydra.sweeper.storage": settings.storage, "hydra.sweep.dir": str(made.config.hydra.sweep.dir)}
-    for key, value in given.items():
-        if value != expected[key]:
-            raise ConfigError(
-                f"{key}={value!r} leaves the store; expected {expected[key]!r}: move all with paths.store"
-            )
-
-
-def _refuse_swept_threads(params: Mapping[str, Any], arguments: Sequence[str]) -> None:
-    if "train.threads" in {*params, *(text.split("=")[0] for text in arguments if is_sweep(text))}:
-        raise SpaceError("train.threads cannot be swept: it is fixed before TensorFlow starts; run one sweep for each")
-
-
-@dataclass(frozen=True)
-class _Completion:
-    """The name of a sweep, besom's lanes where no file or flag chose a launcher, and what they need."""
-
-    stem: str
-    request: SweepRequest
-
-    def __call__(self, config: DictConfig, store: Store) -> list[str]:
-        name = checked_sweep_name(self.request.name or config.hydra.sweeper.study_name or self.stem)
-        named = f"hydra.sweeper.study_name={name}"
-        return [named, *self._sweeper(config), *self._launcher(config), *self._lanes(config, store.sweep(name))]
-
-    @staticmethod
-    def _sweeper(config: DictConfig) -> list[str]:
-        """Put besom's store and tracker back where a sweep file chose the bare sweeper."""
-        return ["hydra/sweeper=besom_app"] if config.hydra.runtime.choices["hydra/sweeper"] == "besom" else []
-
-    def _launcher(self, config: DictConfig) -> list[str]:
-        chosen = config.hydra.runtime.choices["hydra/launcher"]
-        if chosen == "basic" and not _chosen("hydra/launcher", self.request.overrides):
-            return ["hydra/launcher=besom_lanes"]
-        if chosen != "besom_lanes":
-            raise ConfigError(f"hydra/launcher={chosen} cannot run this sweep; expected besom_lanes")
-        return []
-
-    @staticmethod
-    def _lanes(config: DictConfig, sweep_folder: Path) -> list[str]:
-        n_jobs = config.hydra.sweeper.n_jobs
-        return [
-            f"hydra.launcher.preload=[{','.join(PRELOAD)}]",
-            f"hydra.launcher.start_method={START_METHOD}",
-            f"hydra.launcher.threads_per_lane={config.train.threads}",
-            f"hydra.launcher.log_folder={override_text(str(sweep_folder / 'lanes'))}",
-            *([f"hydra.launcher.n_lanes={n_jobs}"] if n_jobs else []),
-        ]
 
 
 def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
@@ -337,14 +131,3 @@ def _taken_live(config: DictConfig) -> list[str]:
 
 def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def store_of(given: Path | None) -> Store:
-    """Return the store that readers read: the given one, else what the project's config says, as for writers."""
-    if given:
-        return Store.at(given)
-    project = Project.around(Path.cwd())
-    if not project.has_own_paths:
-        return Store.at(os.environ.get("BESOM_STORE") or "mlruns", project.root)
-    with project.staged() as stage:
-        return Store.at(str(compose(stage.folder, []).paths.store), project.root)

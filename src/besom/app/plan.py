@@ -1,0 +1,160 @@
+"""A sweep before it starts: composed from what was asked for, everything in it checked, nothing created."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from besom.app.composed import Composed, is_chosen, staged
+from besom.configs.compose import config_loader
+from besom.configs.config import plain
+from besom.configs.overrides import is_sweep
+from besom.configs.project import Stage
+from besom.configs.schema import TrialConfig
+from besom.engines.launcher import check_lanes
+from besom.errors import ConfigError, SpaceError
+from besom.paths import Store, checked_sweep_name
+from besom.search.grammar import override_text
+from besom.sweep import settings as sweep_settings
+from besom.sweep.settings import SweepSettings
+from besom.uris import check_no_password
+
+PRELOAD = ("besom.trial.preload",)
+"""What is imported for all lanes while the parent is still busy: seconds of CPU that each lane would need else."""
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+"""Elsewhere the libraries below TensorFlow do not stand being forked."""
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What `besom sweep` was asked for.
+
+    Args:
+        sweep: a sweep's name, or the path of a YAML file.
+        overrides: the user's, shorthands included.
+        name: the name to run it under; the file's stem when None.
+        fresh: delete what there is under that name first.
+    """
+
+    sweep: str
+    overrides: Sequence[str] = field(default_factory=list)
+    name: str | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedSweep:
+    """A sweep whose settings are known to be good, before anything is created."""
+
+    stage: Stage
+    made: Composed
+    settings: SweepSettings
+    comparable: dict[str, Any]
+    trial: TrialConfig
+
+    @property
+    def name(self) -> str:
+        return self.settings.study_name
+
+
+@contextmanager
+def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
+    """Compose and check a sweep; creates nothing outside a temporary folder."""
+    with staged() as (stage, base):
+        stem = stage.take_sweep(request.sweep)
+        lanes = _lanes_if_set_up(request.overrides)
+        made = Composed.of(stage, base, [f"sweeps={stem}", *lanes, *request.overrides], _Completion(stem, request))
+        sweeper = made.config.hydra.sweeper
+        _refuse_swept_threads(sweeper.params, made.task_overrides)
+        loader = config_loader(stage.folder)
+        settings = sweep_settings.read(sweeper, made.task_overrides, loader=loader, master=made.config)
+        _refuse_other_places(made, settings)
+        _refuse_several_objectives(settings)
+        check_lanes(made.config.hydra.launcher)
+        comparable = sweep_settings.comparable(made.config, sweeper, made.task_overrides)
+        trial = made.check()
+        sweep_settings.check_search(settings)
+        sweep_settings.check_constraints(settings.constraints, _measures(made.config))
+        yield PlannedSweep(stage, made, settings, comparable, trial)
+
+
+def _lanes_if_set_up(overrides: Sequence[str]) -> list[str]:
+    """Choose besom's lanes where the command line only sets their fields, which Hydra's default does not have."""
+    sets_fields = any(override.lstrip("+").startswith("hydra.launcher.") for override in overrides)
+    return ["hydra/launcher=besom_lanes"] if sets_fields and not is_chosen("hydra/launcher", overrides) else []
+
+
+def _measures(config: DictConfig) -> Mapping[str, float] | None:
+    """Return the numbers of the base config, None for a model that is not measured."""
+    from besom.trial.measure import measure
+
+    return measure(plain(config)) or None
+
+
+def _refuse_several_objectives(settings: SweepSettings) -> None:
+    if len(settings.search.directions) > 1:
+        raise ConfigError(
+            f"hydra.sweeper.direction has {len(settings.search.directions)} entries, but a training has one "
+            "train.objective; expected maximize or minimize"
+        )
+
+
+def _refuse_other_places(made: Composed, settings: SweepSettings) -> None:
+    """Keep a sweep in its store: who reads, locks and deletes it looks nowhere else."""
+    check_no_password(settings.storage, "hydra.sweeper.storage")
+    folder = str(made.store.sweep(settings.study_name))
+    expected = {"hydra.sweeper.storage": made.store.studies_uri, "hydra.sweep.dir": folder}
+    given = {"hydra.sweeper.storage": settings.storage, "hydra.sweep.dir": str(made.config.hydra.sweep.dir)}
+    for key, value in given.items():
+        if value != expected[key]:
+            raise ConfigError(
+                f"{key}={value!r} leaves the store; expected {expected[key]!r}: move all with paths.store"
+            )
+
+
+def _refuse_swept_threads(params: Mapping[str, Any], arguments: Sequence[str]) -> None:
+    if "train.threads" in {*params, *(text.split("=")[0] for text in arguments if is_sweep(text))}:
+        raise SpaceError("train.threads cannot be swept: it is fixed before TensorFlow starts; run one sweep for each")
+
+
+@dataclass(frozen=True)
+class _Completion:
+    """The name of a sweep, besom's lanes where no file or flag chose a launcher, and what they need."""
+
+    stem: str
+    request: SweepRequest
+
+    def __call__(self, config: DictConfig, store: Store) -> list[str]:
+        name = checked_sweep_name(self.request.name or config.hydra.sweeper.study_name or self.stem)
+        named = f"hydra.sweeper.study_name={name}"
+        return [named, *self._sweeper(config), *self._launcher(config), *self._lanes(config, store.sweep(name))]
+
+    @staticmethod
+    def _sweeper(config: DictConfig) -> list[str]:
+        """Put besom's store and tracker back where a sweep file chose the bare sweeper."""
+        return ["hydra/sweeper=besom_app"] if config.hydra.runtime.choices["hydra/sweeper"] == "besom" else []
+
+    def _launcher(self, config: DictConfig) -> list[str]:
+        chosen = config.hydra.runtime.choices["hydra/launcher"]
+        if chosen == "basic" and not is_chosen("hydra/launcher", self.request.overrides):
+            return ["hydra/launcher=besom_lanes"]
+        if chosen != "besom_lanes":
+            raise ConfigError(f"hydra/launcher={chosen} cannot run this sweep; expected besom_lanes")
+        return []
+
+    @staticmethod
+    def _lanes(config: DictConfig, sweep_folder: Path) -> list[str]:
+        n_jobs = config.hydra.sweeper.n_jobs
+        return [
+            f"hydra.launcher.preload=[{','.join(PRELOAD)}]",
+            f"hydra.launcher.start_method={START_METHOD}",
+            f"hydra.launcher.threads_per_lane={config.train.threads}",
+            f"hydra.launcher.log_folder={override_text(str(sweep_folder / 'lanes'))}",
+            *([f"hydra.launcher.n_lanes={n_jobs}"] if n_jobs else []),
+        ]
