@@ -6,6 +6,7 @@ of each epoch and the model to MLflow, and starts as a fresh process in a fresh 
 another order each round.
 
     .venv/bin/python benchmarks/peers.py --data mnist.npz
+    .venv/bin/python benchmarks/peers.py --append --rounds 1                     one more round to those there are
     .venv/bin/python benchmarks/peers.py --images 600 --epochs 1 --rounds 1      does everything work?
 
 The peers live in contestants/ and run from .venv-peers, which has no besom; `make bench-peers` makes both.
@@ -146,14 +147,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="besom-peers-") as name:
         work = with_split(work, Path(name) / "split.npz")
         names = given.only or [name for name, contestant in ALL.items() if contestant.by_default]
-        report = {**about(work), "contestants": {name: ALL[name].label for name in names}, "runs": []}
-        for number in range(given.rounds):
+        fresh = {**about(work), "contestants": {name: ALL[name].label for name in names}, "runs": []}
+        report = continued(given.out, fresh) if given.append else fresh
+        first = 1 + max((run["round"] for run in report["runs"]), default=-1)
+        for number in range(first, first + given.rounds):
             shift = number % len(names)
             for contestant in [*names[shift:], *names[:shift]]:
                 report["runs"].append({"round": number, **run(contestant, work, Path(name))})
                 write_atomically(given.out, json.dumps(report, indent=1) + "\n")
                 print(f"round {number + 1}: {contestant} {report['runs'][-1]['wall']:.1f} s", file=sys.stderr)
     print(table(report))
+
+
+def continued(file: Path, fresh: dict[str, Any]) -> dict[str, Any]:
+    """Return the report to which further rounds are added; exit where it is of other work, versions or machine."""
+    if not file.is_file():
+        return fresh
+    report = json.loads(file.read_text("utf-8"))
+    report["machine"]["load_at_start"] = fresh["machine"]["load_at_start"]
+    different = [key for key in ("work", "versions", "machine", "besom") if report[key] != fresh[key]]
+    if different:
+        print(f"peers: {file} is of other {' and '.join(different)} than now; leave --append away", file=sys.stderr)
+        sys.exit(2)
+    names = report["contestants"] | fresh["contestants"]
+    return {**report, "contestants": {name: names[name] for name in ALL if name in names}}
 
 
 def options() -> argparse.Namespace:
@@ -166,6 +183,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=ALL, metavar="NAME", help=", ".join(ALL))
+    parser.add_argument("--append", action="store_true", help="keep the rounds that --out already has")
     parser.add_argument("--images", type=int, default=50_000, help="training images; a fifth as many validate")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=HERE / "peers.json", help="default: %(default)s")
