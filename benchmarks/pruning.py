@@ -69,9 +69,11 @@ WAYS = (
     Way("TPE, median, from the 2nd epoch", "tpe", "median", (("n_warmup_steps", 1),)),
     Way("TPE, percentile 25", "tpe", "percentile", (("percentile", 25.0),)),
     Way("TPE, percentile 75", "tpe", "percentile", (("percentile", 75.0),)),
-    Way("TPE, successive halving", "tpe", "successive_halving", (("min_resource", 1), ("reduction_factor", 2))),
+    Way("TPE, successive halving by 2", "tpe", "successive_halving", (("min_resource", 1), ("reduction_factor", 2))),
+    Way("TPE, successive halving by 3", "tpe", "successive_halving", (("min_resource", 1), ("reduction_factor", 3))),
     Way("TPE, hyperband", "tpe", "hyperband", (("min_resource", 1), ("max_resource", 5), ("reduction_factor", 3))),
     Way("random, median", "random", "median"),
+    Way("random, halving by 2", "random", "successive_halving", (("min_resource", 1), ("reduction_factor", 2))),
 )
 
 
