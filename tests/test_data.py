@@ -467,7 +467,7 @@ BAD_KEYS: list[tuple[dict[str, Any], str]] = [
     ({**MNIST_5K, "rescale": "units"}, r"data\.rescale='units' is not known; .* did you mean 'unit'"),
     (
         {**MNIST_5K, "path": "a.npz"},
-        r"data\.path='a\.npz' is not read by data=mnist_5k; expected data=npz or data=mnist",
+        r"data\.path='a\.npz' is not read by data=mnist_5k; expected data=npz, data=mnist or data=fashion_mnist",
     ),
 ]
 
@@ -672,7 +672,7 @@ def test_a_download_that_keras_cannot_make_names_its_reason_and_both_ways_out(
     with HTTPServer(("127.0.0.1", 0), Quiet) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         # the question whether there is a network is answered here, Keras' own download still meets the closed port
-        monkeypatch.setattr(download, "URL", f"http://127.0.0.1:{server.server_port}/mnist.npz")
+        monkeypatch.setattr(download, "BASE_URL", f"http://127.0.0.1:{server.server_port}/")
         with pytest.raises(
             DataError, match=r"Keras could not download MNIST \(.*URL fetch failure.*\); give the file"
         ) as caught:

