@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from besom.data import Dataset
 from besom.datasets.scaling import Scaling
 from besom.geometry import Geometry, geometry
 from besom.trial import artifacts
+from besom.trial.convolutions import Convolution, Opened
 from besom.trial.outcome import Fit, Outcome
 from besom.trial.pictures import confusion_matrix_picture, learning_curve_picture
 
@@ -46,23 +48,48 @@ FIT = Fit(
 )
 
 
+FINGERPRINT = {"threads": 1, "packages": {"keras": "3"}, "cpu": "é"}
+
+
 def outcome(probabilities: NDArray[np.float32] = PROBABILITIES, labels: NDArray[np.int64] = LABELS) -> Outcome:
     """An outcome as training gives it; no model, because no artifact looks at it."""
     x = np.zeros((len(labels), 4, 4, 1), np.float32)
     n_classes = probabilities.shape[1]
     dataset = Dataset("toy", x, labels, x, labels, n_classes, "a" * 64, "b" * 64, Scaling("none"))
     no_model: Any = None
-    return Outcome(no_model, FIT, dataset, probabilities, 7, {}, {"threads": 1, "packages": {"keras": "3"}, "cpu": "é"})
+    return Outcome(no_model, FIT, dataset, probabilities, 7, {}, FINGERPRINT, 0.5)
 
 
 SEED = CnnConfig(conv=[ConvConfig(filters=3, kernel_size=5), ConvConfig(filters=6, kernel_size=5)])
+GEOMETRY = geometry(SEED, (28, 28, 1), 10)
+COMPLETE: dict[str, Any] = {"outcome": outcome(), "fit": FIT, "fingerprint": FINGERPRINT}
+SEED_SIZES = [((28, 28, 1), (24, 24, 3)), ((24, 24, 3), (20, 20, 6))]
+
+
+def opened(sizes: Sequence[tuple[tuple[int, int, int], tuple[int, int, int]]]) -> Opened:
+    """A model opened, each convolution of 5x5 taking and giving numbers of so many pixels and channels."""
+    rng = np.random.default_rng(0)
+    layers = [
+        Convolution(
+            name=f"conv_{number}",
+            kernel=rng.normal(size=(5, 5, inputs[2], maps[2])).astype(np.float32),
+            bias=np.zeros(maps[2], np.float32),
+            has_bias=True,
+            padding="valid",
+            strides=(1, 1),
+            inputs=rng.normal(size=inputs).astype(np.float32),
+            maps=rng.normal(size=maps).astype(np.float32),
+        )
+        for number, (inputs, maps) in enumerate(sizes)
+    ]
+    return Opened(layers[0].inputs, 2, 1, layers)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a whole trial leaves."""
     made = tmp_path_factory.mktemp("trial") / "new"
-    artifacts.write(made, config=CONFIG, outcome=outcome(), geometry=geometry(SEED, (28, 28, 1), 10))
+    artifacts.write(made, config=CONFIG, **COMPLETE, geometry=GEOMETRY, opened=opened(SEED_SIZES))
     return made
 
 
@@ -84,25 +111,32 @@ WHOLE = {
     "confusion_matrix.csv",
     "confusion_matrix.png",
     "predictions.csv",
+    "mistakes.csv",
+    "mistakes.png",
     "fingerprint.json",
 }
-GEOMETRY = geometry(SEED, (28, 28, 1), 10)
+PICTURES = {
+    *("filters/conv_0.png", "filters/conv_1.png"),
+    *("feature_maps/conv_0.png", "feature_maps/conv_1.png", "feature_maps/maps.npz"),
+}
+STOPPED = {"config.yaml", "layers.csv", "fingerprint.json"}
 
 
 @pytest.mark.parametrize(
     ("what", "files"),
     [
-        ({"outcome": outcome(), "geometry": GEOMETRY}, WHOLE),
-        ({"outcome": outcome(), "geometry": None}, WHOLE - {"layers.csv"}),
-        ({"outcome": None, "geometry": GEOMETRY, "fit": FIT}, {"config.yaml", "layers.csv", "learning_curve.png"}),
-        ({"outcome": None, "geometry": GEOMETRY}, {"config.yaml", "layers.csv"}),
-        ({"outcome": None, "geometry": None}, {"config.yaml"}),
+        ({**COMPLETE, "geometry": GEOMETRY, "opened": opened(SEED_SIZES)}, WHOLE | PICTURES),
+        ({**COMPLETE, "geometry": None}, WHOLE - {"layers.csv"}),
+        ({"geometry": GEOMETRY, "fit": FIT, "fingerprint": FINGERPRINT}, STOPPED | {"learning_curve.png"}),
+        ({"geometry": GEOMETRY, "fingerprint": FINGERPRINT}, STOPPED),
+        ({"geometry": GEOMETRY, "fingerprint": {}}, {"config.yaml", "layers.csv"}),
+        ({"geometry": None}, {"config.yaml"}),
     ],
-    ids=["whole", "own model", "pruned", "failed", "failed with an own model"],
+    ids=["whole", "own model", "pruned", "failed", "failed without data", "failed with an own model"],
 )
 def test_a_trial_leaves_what_there_is(tmp_path: Path, what: dict[str, Any], files: set[str]) -> None:
     artifacts.write(tmp_path, config=CONFIG, **what)
-    assert {path.name for path in tmp_path.iterdir()} == files
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")} == files
 
 
 def test_the_config_comes_back_as_it_was(folder: Path) -> None:
@@ -110,7 +144,7 @@ def test_the_config_comes_back_as_it_was(folder: Path) -> None:
 
 
 def test_the_fingerprint_comes_back_as_it_was(folder: Path) -> None:
-    assert json.loads((folder / "fingerprint.json").read_text(encoding="utf-8")) == outcome().fingerprint
+    assert json.loads((folder / "fingerprint.json").read_text(encoding="utf-8")) == FINGERPRINT
 
 
 def test_the_layers_are_the_seeds(folder: Path) -> None:
@@ -141,8 +175,26 @@ def test_the_predictions_are_the_first_five_rounded_beside_the_truth(folder: Pat
 
 
 def test_fewer_images_than_five_are_all_shown(tmp_path: Path) -> None:
-    artifacts.write(tmp_path, config={}, outcome=outcome(PROBABILITIES[:2], LABELS[:2]), geometry=Geometry(()))
+    artifacts.write(tmp_path, config={}, geometry=Geometry(()), outcome=outcome(PROBABILITIES[:2], LABELS[:2]))
     assert len(table(tmp_path / "predictions.csv")) == 2
+
+
+def test_the_feature_maps_are_kept_as_numbers(folder: Path) -> None:
+    given = opened(SEED_SIZES)
+    with np.load(folder / "feature_maps" / "maps.npz") as kept:
+        assert set(kept) == {"image", "conv_0", "conv_1"}
+        np.testing.assert_array_equal(kept["image"], given.image)
+        np.testing.assert_array_equal(kept["conv_1"], given.convolutions[1].maps)
+
+
+def test_of_large_feature_maps_the_first_ones_are_kept(tmp_path: Path) -> None:
+    sizes = [((100, 100, 1), (96, 96, 9)), ((96, 96, 9), (92, 92, 2)), ((400, 400, 2), (396, 396, 1))]
+    artifacts.write(tmp_path, config={}, geometry=None, opened=opened(sizes))
+    with np.load(tmp_path / "feature_maps" / "maps.npz") as kept:
+        assert {name: kept[name].shape for name in kept} == {
+            "image": (100, 100, 1), "conv_0": (96, 96, 1), "conv_1": (92, 92, 1)
+        }  # fmt: skip
+    assert (tmp_path / "feature_maps" / "maps.npz").stat().st_size < 200_000 + 100 * 100 * 4
 
 
 def test_the_confusion_matrix_has_the_truth_in_its_rows(folder: Path) -> None:
@@ -198,5 +250,5 @@ def test_any_counts_are_drawn(tmp_path: Path, counts: NDArray[np.int64]) -> None
 
 
 def test_no_figure_library_is_loaded_where_trials_are_trained() -> None:
-    code = "import besom.trial.pictures, sys; sys.exit('matplotlib' in sys.modules)"
+    code = "import besom.trial.pictures, besom.trial.filter_pictures, sys; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from besom.trial.canvas import Canvas, log_ticks, ticks
+from besom.trial.canvas import Canvas, log_ticks, text_width, ticks
 
 NUMBERS = st.floats(-1e9, 1e9, allow_nan=False).filter(lambda x: x == 0 or abs(x) > 1e-9)
 
@@ -63,6 +64,28 @@ def test_shapes_are_where_they_belong(tmp_path: Path) -> None:
     assert [image.getpixel(at) for at in ((10, 10), (19, 19))] == [(255, 0, 0)] * 2
     assert [image.getpixel(at) for at in ((9, 15), (20, 15))] == [(255, 255, 255)] * 2
     assert [image.getpixel(at) for at in ((30, 5), (50, 20))] == [(0, 0, 255), (0, 255, 0)]
+
+
+@pytest.mark.parametrize("smoothing", [1, 3])
+def test_tiles_are_enlarged_framed_and_side_by_side(tmp_path: Path, smoothing: int) -> None:
+    red, blue, white, frame = (255, 0, 0), (0, 0, 255), (255, 255, 255), (1, 2, 3)
+    tiles = np.array([[[red, blue]], [[blue, blue]]], np.uint8)  # two tiles, one pixel high and two wide
+    canvas = Canvas(40, 20, smoothing)
+    canvas.tiles((5, 4), tiles, 3, 2, "#010203")
+    image = drawn(tmp_path, canvas)
+    assert image.size == (40, 20)
+    row = [frame, *[red] * 3, *[blue] * 3, frame, *[white] * 2, frame, *[blue] * 6, frame]
+    assert [image.getpixel((x, 6)) for x in range(4, 24)] == [white, *row, white]
+    column = [frame, *[red] * 3, frame]
+    assert [image.getpixel((6, y)) for y in range(3, 10)] == [white, *column, white]
+
+
+def test_a_text_is_as_wide_as_it_is_said_to_be(tmp_path: Path) -> None:
+    canvas = Canvas(200, 30)
+    canvas.text((10, 15), "feature map", 13, "#000000", "lm")
+    box = Image.eval(drawn(tmp_path, canvas).convert("L"), lambda value: 255 - value).getbbox()
+    assert box is not None
+    assert box[2] - box[0] == pytest.approx(text_width("feature map", 13), abs=3)
 
 
 def test_dashes_cover_half_of_a_line_around_its_corners(tmp_path: Path) -> None:

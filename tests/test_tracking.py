@@ -27,7 +27,7 @@ from besom.tracking import (
     MlflowTracker,
     as_text,
     clipped,
-    experiment_id,
+    find_experiment,
     fix_environment,
     params_of,
     tracking_uri,
@@ -87,7 +87,7 @@ def open_sweep(store: Store) -> Callable[[str], MlflowTracker]:
 
 
 def parent_of(client: Any, store: Store, name: str) -> Any:
-    (parent,) = client.search_runs([experiment_id(store.mlflow_uri, name)], "tags.kind = 'sweep'")
+    (parent,) = client.search_runs([find_experiment(store.mlflow_uri, name).experiment_id], "tags.kind = 'sweep'")
     return parent
 
 
@@ -258,7 +258,7 @@ class TestSweep:
         self, open_sweep: Callable[[str], MlflowTracker], client: Any, store: Store
     ) -> None:
         open_sweep("trashed")
-        client.delete_experiment(experiment_id(store.mlflow_uri, "trashed"))
+        client.delete_experiment(find_experiment(store.mlflow_uri, "trashed").experiment_id)
         with pytest.raises(ConfigError, match=r"'trashed' is in the trash; .*\(besom delete trashed\), or use another"):
             open_sweep("trashed")
 
@@ -275,7 +275,7 @@ class TestSweep:
 
     def test_an_unknown_experiment_is_not_found(self, store: Store) -> None:
         with pytest.raises(NotFound, match="has no experiment 'nowhere'"):
-            experiment_id(store.mlflow_uri, "nowhere")
+            find_experiment(store.mlflow_uri, "nowhere")
 
 
 class TestTrackerContract:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import threading
+import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +16,18 @@ import keras
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from test_convolutions import naive
 
+from besom import data
 from besom.app.store import create_store
-from besom.configs.config import typed
-from besom.errors import GeometryError, NonFinite, TrialPruned
+from besom.configs.config import tracked_leaves, typed
+from besom.errors import DataError, GeometryError, NonFinite, TrialPruned
 from besom.fingerprint import array_sha256, history_sha256, weights_sha256
 from besom.paths import Store
 from besom.reporting import TrialHandle, running
 from besom.tracking import MlflowTracker
 from besom.trial import trial
+from besom.trial.outcome import Fit
 
 pytestmark = [
     # MLflow silences it itself, but not where warnings are errors
@@ -33,8 +40,13 @@ pytestmark = [
 
 FILES = {
     "config.yaml", "layers.csv", "learning_curve.png", "confusion_matrix.csv", "confusion_matrix.png",
-    "predictions.csv", "fingerprint.json",
+    "predictions.csv", "mistakes.csv", "mistakes.png", "fingerprint.json", "filters", "feature_maps",
 }  # fmt: skip
+STOPPED_FILES = {"config.yaml", "layers.csv", "fingerprint.json"}
+FINGERPRINT = {
+    f"fingerprint.{part}"
+    for part in ("code", "config", "data", "split", "packages", "threads", "steps_per_execution", "cpu", "seeds")
+}
 HASHES = {"weights_sha256", "history_sha256", "predictions_sha256"}
 
 
@@ -85,8 +97,8 @@ def newest(client: Any, experiment: str = "alone") -> Any:
     return client.search_runs([found.experiment_id], order_by=["attributes.start_time DESC"])[0]
 
 
-def files(client: Any, run: Any) -> set[str]:
-    return {file.path for file in client.list_artifacts(run.info.run_id)}
+def files(client: Any, run: Any, folder: str | None = None) -> set[str]:
+    return {file.path for file in client.list_artifacts(run.info.run_id, folder)}
 
 
 def in_sweep(store: Store, config: Mapping[str, Any], prune_at: int | None = None) -> tuple[TrialHandle, list[int]]:
@@ -129,10 +141,13 @@ def test_a_training_alone_leaves_a_finished_run_with_all_that_it_found(
     run = newest(client)
     assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "COMPLETE")
     assert run.data.metrics["objective"] == objective
-    once = {"objective", "best_epoch", "n_params", "n_macs", "fit_seconds"}
+    once = {"objective", "best_epoch", "n_params", "n_macs", "fit_seconds", "latency_ms"}
     assert set(run.data.metrics) == once | {"train_loss", "train_accuracy", "val_loss", "val_accuracy"}
     assert [point.step for point in client.get_metric_history(run.info.run_id, "val_loss")] == [0, 1]
+    assert 0 < run.data.metrics["latency_ms"] < 1000
     assert files(client, run) == FILES
+    assert files(client, run, "filters") == {"filters/conv_0.png"}
+    assert files(client, run, "feature_maps") == {"feature_maps/conv_0.png", "feature_maps/maps.npz"}
     assert run.inputs.dataset_inputs[0].dataset.name == "mnist_5k"
     assert len(run.outputs.model_outputs) == 1
     file = client.download_artifacts(run.info.run_id, "fingerprint.json", str(tmp_path))
@@ -152,7 +167,7 @@ def test_a_trial_of_a_sweep_trains_into_the_run_that_the_sweep_made(store: Store
     assert run.info.status == "RUNNING"  # its parent ends it
     assert steps == [0, 1]
     assert run.data.metrics["objective"] == objective
-    assert set(handle.facts) == {"n_val", "n_params", "n_macs", "best_epoch", "fit_seconds", *HASHES}
+    assert set(handle.facts) == {"n_val", "n_params", "n_macs", "best_epoch", "fit_seconds", "latency_ms", *HASHES}
     assert json.loads(json.dumps(handle.facts)) == handle.facts
     assert handle.facts["n_params"] == run.data.metrics["n_params"]
     assert files(client, run) == FILES
@@ -168,8 +183,11 @@ def test_a_pruned_trial_records_what_it_has_and_raises_what_the_sweep_knows(stor
     assert set(handle.facts) == {"n_val", "n_params", "n_macs", "best_epoch", "fit_seconds"}
     run = client.get_run(handle.run_id)
     assert [point.step for point in client.get_metric_history(handle.run_id, "val_accuracy")] == [0, 1]
-    assert "objective" not in run.data.metrics
-    assert files(client, run) == {"config.yaml", "layers.csv"}
+    once = {"best_epoch", "n_params", "n_macs", "fit_seconds"}
+    assert set(run.data.metrics) == once | {"train_loss", "train_accuracy", "val_loss", "val_accuracy"}
+    assert set(run.data.tags) >= FINGERPRINT
+    assert not HASHES & set(run.data.tags)
+    assert files(client, run) == STOPPED_FILES | {"learning_curve.png"}
 
 
 def test_a_failed_trial_of_a_sweep_leaves_its_traceback_in_the_log(
@@ -181,7 +199,67 @@ def test_a_failed_trial_of_a_sweep_leaves_its_traceback_in_the_log(
         trial.run(config)
     assert "the trial failed" in caplog.text
     assert "NonFinite: train_loss became nan" in caplog.text
-    assert files(client, client.get_run(handle.run_id)) == {"config.yaml", "layers.csv"}
+    run = client.get_run(handle.run_id)
+    assert files(client, run) == STOPPED_FILES  # there is no number to draw
+    assert set(run.data.tags) >= FINGERPRINT
+    assert "fit_seconds" not in handle.facts
+
+
+def test_a_trial_that_fails_after_some_epochs_leaves_these(
+    store: Store, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(store, epochs=5)
+    handle, steps = in_sweep(store, config)
+
+    def report(step: int, value: float) -> None:
+        handle.channel(step, value)
+        if step == 1:
+            raise ValueError("the wire was cut")
+
+    monkeypatch.setattr("besom.trial.training.report", report)
+    with running(handle), pytest.raises(ValueError, match="the wire was cut"):
+        trial.run(config)
+    run = client.get_run(handle.run_id)
+    assert steps == [0, 1]
+    accuracies = [point.value for point in client.get_metric_history(handle.run_id, "val_accuracy")]
+    assert run.data.metrics["best_epoch"] == accuracies.index(max(accuracies))
+    assert run.data.metrics["fit_seconds"] == handle.facts["fit_seconds"] > 0
+    assert {"n_params", "n_macs"} <= set(run.data.metrics)
+    assert files(client, run) == STOPPED_FILES | {"learning_curve.png"}
+
+
+EPOCHS = {"val_loss": [0.5, 0.2, 0.3, math.nan], "val_accuracy": [0.7, 0.8, 0.9, 0.95]}
+
+
+@pytest.mark.parametrize(
+    ("history", "objective", "expected"),
+    [
+        (EPOCHS, "val_accuracy", (2, 0.9)),
+        (EPOCHS, "val_loss", (1, 0.2)),
+        ({"val_loss": [math.inf], "val_accuracy": [0.5]}, "val_accuracy", None),
+        ({"own_metric": [0.5]}, "val_accuracy", None),
+        ({}, "val_accuracy", None),
+    ],
+    ids=["an accuracy", "a loss", "no number", "another metric", "no epoch"],
+)
+def test_the_best_epoch_so_far_is_one_that_is_all_numbers(
+    history: dict[str, list[float]], objective: str, expected: tuple[int, float] | None
+) -> None:
+    fit = Fit.so_far(history, objective, 3.0)
+    assert (fit if fit is None else (fit.best_epoch, fit.objective)) == expected
+
+
+def test_a_trial_without_data_leaves_its_config_and_size(store: Store, client: Any) -> None:
+    config = config_for(store)
+    config["data"] = {"_target_": "besom.data.mnist_5k", "n_train": 6000}
+    config["tracking"]["experiment"] = "no data"
+    with pytest.raises(DataError, match="6000"):
+        trial.run(config)
+    run = newest(client, "no data")
+    assert (run.info.status, run.data.tags["state"]) == ("FAILED", "FAIL")
+    assert "DataError: " in run.data.tags["reason"]
+    assert set(run.data.metrics) == {"n_params", "n_macs"}
+    assert files(client, run) == {"config.yaml", "layers.csv"}
 
 
 def test_a_network_that_does_not_fit_its_images_leaves_no_run(store: Store, client: Any) -> None:
@@ -202,6 +280,86 @@ def test_a_users_own_loader_and_builder_are_trained_like_besoms(store: Store, cl
     run = newest(client, "own")
     assert run.data.metrics["n_params"] == 36 * 2 + 2
     assert "n_macs" not in run.data.metrics
-    assert files(client, run) == FILES - {"layers.csv"}
+    assert files(client, run) - {"mistakes.png"} == FILES - {"layers.csv", "filters", "feature_maps", "mistakes.png"}
     file = Path(client.download_artifacts(run.info.run_id, "confusion_matrix.csv", str(tmp_path)))
     assert [line.partition(",")[0] for line in file.read_text().splitlines()] == ["truth", "0", "1"]
+
+
+def test_the_stored_feature_maps_are_convolutions_of_the_stored_weights(
+    store: Store, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow.keras
+
+    config = config_for(store)
+    config["data"]["rescale"] = "unit"
+    config["model"]["conv"] = [
+        {"filters": 3, "kernel_size": 5, "padding": "same", "strides": 2},
+        {"filters": 4, "kernel_size": 3, "batch_norm": True, "pool": 2, "dropout": 0.5},
+        {"filters": 2, "kernel_size": 2},
+    ]
+    trial.run(config)
+    run_id = newest(client).info.run_id
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.mlflow_uri)
+    model = mlflow.keras.load_model(f"runs:/{run_id}/model")
+    with np.load(client.download_artifacts(run_id, "feature_maps/maps.npz", str(tmp_path))) as kept:
+        image, maps = kept["image"], [kept[f"conv_{number}"] for number in range(3)]
+    np.testing.assert_array_equal(image, data.load(config["data"]).x_val[0])
+    for number, found in enumerate(maps):
+        layer = model.get_layer(f"conv_{number}")
+        inputs = keras.Model(model.input, layer.input)(image[np.newaxis], training=False)[0]
+        expected = naive(np.asarray(inputs), *layer.get_weights(), layer.padding, layer.strides)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def monitors() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "SystemMetricsMonitor"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_system_metrics_are_logged_while_a_trial_runs_however_it_ends(
+    store: Store, client: Any, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    config = config_for(store)
+    config["tracking"]["system_metrics"] = True
+    seen: list[list[str]] = []
+
+    def train(*args: Any) -> Any:
+        seen.append(monitors())
+        assert mlflow.active_run() is None
+        time.sleep(0.7)
+        if fails:
+            raise NonFinite("no number")
+        return once(*args)
+
+    once = trial.train_once
+    monkeypatch.setattr(trial, "train_once", train)
+    handle, _ = in_sweep(store, config)
+    with running(handle), pytest.raises(NonFinite) if fails else nullcontext():
+        trial.run(config)
+    assert seen == [["SystemMetricsMonitor"]]
+    assert monitors() == []
+    run = client.get_run(handle.run_id)
+    assert run.info.status == "RUNNING"
+    assert 0 <= run.data.metrics["system/cpu_utilization_percentage"] <= 100
+    assert run.data.metrics["system/system_memory_usage_megabytes"] > 0
+    assert len(client.get_metric_history(handle.run_id, "system/cpu_utilization_percentage")) >= 3
+    assert not [name for name in handle.facts if "system" in name]
+
+
+def test_without_being_asked_no_system_metrics_are_logged(store: Store, client: Any) -> None:
+    handle, _ = in_sweep(store, config_for(store))
+    with running(handle):
+        trial.run(config_for(store))
+    assert not [name for name in client.get_run(handle.run_id).data.metrics if name.startswith("system/")]
+
+
+def test_system_metrics_are_of_no_account_to_a_result(store: Store, client: Any) -> None:
+    plain, watched = config_for(store), config_for(store)
+    watched["tracking"]["system_metrics"] = True
+    assert tracked_leaves(plain) == tracked_leaves(watched)
+    one, other = (trial.train_once(typed(config), lambda epoch, metrics: None) for config in (plain, watched))
+    assert one.fingerprint == other.fingerprint
+    assert one.hashes == other.hashes

@@ -149,8 +149,8 @@ def _new_experiment(client: Any, uri: str, name: str, store: Store) -> Any:
     return client.get_experiment_by_name(name)
 
 
-def experiment_id(uri: str, name: str) -> str:
-    """Return the id of an experiment that is there.
+def find_experiment(uri: str, name: str) -> Any:
+    """Return an experiment that is there.
 
     Raises:
         NotFound: there is none of that name.
@@ -161,7 +161,7 @@ def experiment_id(uri: str, name: str) -> str:
     experiment = MlflowClient(uri).get_experiment_by_name(name)
     if experiment is None:
         raise NotFound(f"MLflow at {without_password(uri)} has no experiment '{name}'; 'besom sweep' lists the sweeps")
-    return str(experiment.experiment_id)
+    return experiment
 
 
 def create_run(client: Any, experiment_id: str, name: str, config: Mapping[str, Any], tags: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The files that a trial leaves for people: tables as CSV, the two pictures, the frozen config.
+"""The files that a trial leaves for people: tables as CSV, pictures, the frozen config.
 
 Writes into a folder; knows nothing of MLflow, and of Keras only the numbers that came out of it.
 """
@@ -20,39 +20,51 @@ from besom.trial.outcome import Fit, Outcome
 
 if TYPE_CHECKING:
     from besom.data import Dataset
+    from besom.trial.convolutions import Opened
 
 SHOWN_PREDICTIONS = 5
 """Images in ``predictions.csv``: as many as the seed prints."""
+
+MAPS_BYTES = 200_000
+"""What ``feature_maps/maps.npz`` takes at most, beside the image."""
 
 
 def write(
     folder: Path,
     *,
     config: Mapping[str, Any],
-    outcome: Outcome | None,
     geometry: Geometry | None,
     fit: Fit | None = None,
+    fingerprint: Mapping[str, Any] | None = None,
+    outcome: Outcome | None = None,
+    opened: Opened | None = None,
 ) -> None:
     """Write every artifact of a trial that there is something for.
 
     Args:
         folder: made if it is missing; files of the same names are replaced.
         config: the frozen config, from which the trial can be run again.
-        outcome: None where the trial was pruned or failed.
         geometry: None for a user's own model builder.
-        fit: the epochs of a pruned trial; of any other they are the outcome's.
+        fit: the finished epochs, None where there is none.
+        fingerprint: what the result depends on; None where the data never came.
+        outcome: None where the trial was pruned or failed.
+        opened: what the model makes of one image, None where nothing of that can be shown.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     if geometry is not None:
         _write_layers(folder / "layers.csv", geometry)
-    if outcome is not None:
-        _write_outcome(folder, outcome)
-        fit = outcome.fit
+    if fingerprint:
+        text = json.dumps(fingerprint, indent=1, sort_keys=True, ensure_ascii=False)
+        (folder / "fingerprint.json").write_text(text + "\n", encoding="utf-8")
     if fit is not None:
         from besom.trial.pictures import learning_curve_picture
 
         learning_curve_picture(folder / "learning_curve.png", fit)
+    if outcome is not None:
+        _write_outcome(folder, outcome)
+    if opened is not None:
+        _write_opened(folder, opened)
 
 
 def _write_outcome(folder: Path, outcome: Outcome) -> None:
@@ -62,8 +74,42 @@ def _write_outcome(folder: Path, outcome: Outcome) -> None:
     _write_confusion_matrix(folder / "confusion_matrix.csv", counts)
     confusion_matrix_picture(folder / "confusion_matrix.png", counts)
     _write_predictions(folder / "predictions.csv", outcome.probabilities, outcome.dataset)
-    text = json.dumps(outcome.fingerprint, indent=1, sort_keys=True, ensure_ascii=False)
-    (folder / "fingerprint.json").write_text(text + "\n", encoding="utf-8")
+    _write_mistakes(folder, outcome)
+
+
+def _write_mistakes(folder: Path, outcome: Outcome) -> None:
+    """Write which validation images were taken for another class: a table of all, a picture where there are some."""
+    from besom.trial.mistakes import mistakes_of, mistakes_picture
+
+    found = mistakes_of(outcome.probabilities, outcome.dataset.y_val)
+    rows = ((one.place, one.truth, one.predicted, f"{one.probability:.4f}") for one in found)
+    _write_csv(folder / "mistakes.csv", ("index", "truth", "predicted", "probability"), rows)
+    if found:
+        mistakes_picture(folder / "mistakes.png", found, outcome.dataset)
+
+
+def _write_opened(folder: Path, opened: Opened) -> None:
+    """Write two pictures for each convolution, N as in ``model.conv.N``, and the numbers of the second one's."""
+    from besom.trial.filter_pictures import feature_maps_picture, filters_picture
+
+    filters, maps = folder / "filters", folder / "feature_maps"
+    for place in (filters, maps):
+        place.mkdir(exist_ok=True)
+    for number, layer in enumerate(opened.convolutions):
+        filters_picture(filters / f"conv_{number}.png", layer)
+        feature_maps_picture(maps / f"conv_{number}.png", opened, layer)
+    np.savez(maps / "maps.npz", allow_pickle=False, image=opened.image, **_small_maps(opened))
+
+
+def _small_maps(opened: Opened) -> dict[str, NDArray[np.float32]]:
+    """Return the feature maps of each layer, its first ones where all would be too large, none where one would be."""
+    room = MAPS_BYTES // len(opened.convolutions)
+    found = {}
+    for number, layer in enumerate(opened.convolutions):
+        fitting = room // layer.maps[..., 0].nbytes
+        if fitting:
+            found[f"conv_{number}"] = layer.maps[..., :fitting]
+    return found
 
 
 def confusion_matrix(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> NDArray[np.int64]:

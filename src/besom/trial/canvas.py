@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -20,6 +22,11 @@ Box = tuple[float, float, float, float]
 SMOOTHING = 3
 """Shapes are drawn so many times as large and then reduced, which smooths their edges."""
 
+FRAME = 1
+"""Pixels around a tile that its frame takes."""
+
+NEAREST = Image.Resampling.NEAREST
+
 
 class Canvas:
     """White pixels to draw on. All lengths are in pixels, (0, 0) is the upper left corner; shapes come under texts.
@@ -27,17 +34,20 @@ class Canvas:
     Args:
         width: of the picture.
         height: of the picture.
+        smoothing: 1 for a picture of tiles and boxes, which have no edges to smooth: it takes a fifth of the time.
     """
 
-    def __init__(self, width: int, height: int) -> None:
-        self._image = Image.new("RGB", (width * SMOOTHING, height * SMOOTHING), "white")
+    def __init__(self, width: int, height: int, smoothing: int = SMOOTHING) -> None:
+        self._smoothing = smoothing
+        self._image = Image.new("RGB", (width * smoothing, height * smoothing), "white")
         self._draw = ImageDraw.Draw(self._image)
         self._texts: list[tuple[Point, str, int, str, str, bool]] = []
 
     def line(self, points: Sequence[Point], color: str, width: float = 1.0) -> None:
         """Draw a line through points; one point is nothing."""
         if len(points) > 1:
-            self._draw.line([_large(point) for point in points], color, round(width * SMOOTHING), joint="curve")
+            large = [self._large(point) for point in points]
+            self._draw.line(large, color, round(width * self._smoothing), joint="curve")
 
     def dashes(self, points: Sequence[Point], color: str, width: float, dash: float = 6.0) -> None:
         """Draw a line of dashes through points, each as long as the gap after it."""
@@ -46,14 +56,36 @@ class Canvas:
 
     def dot(self, center: Point, radius: float, color: str) -> None:
         """Draw a full circle."""
-        x, y = _large(center)
-        r = radius * SMOOTHING
+        x, y = self._large(center)
+        r = radius * self._smoothing
         self._draw.ellipse((x - r, y - r, x + r, y + r), color)
 
     def box(self, box: Box, color: str | tuple[int, int, int]) -> None:
         """Fill a rectangle, its right and lower edge not included."""
-        left, top, right, bottom = (round(value * SMOOTHING) for value in box)
+        left, top, right, bottom = (round(value * self._smoothing) for value in box)
         self._draw.rectangle((left, top, right - 1, bottom - 1), color)
+
+    def tiles(
+        self, at: tuple[int, int], tiles: NDArray[np.uint8], scale: int, gap: int = 0, frame: str = "#c4c8cd"
+    ) -> None:
+        """Paste small pictures side by side, each of their pixels enlarged to a square, a thin frame around each.
+
+        Args:
+            at: the upper left corner of the first one's frame.
+            tiles: shape (n, height, width, 3).
+            scale: pixels a side of what was one pixel.
+            gap: white pixels between the frames of neighbours.
+            frame: colour of the frame, which is `FRAME` pixels thick.
+        """
+        n, height, width, _ = tiles.shape
+        outer = width * scale + 2 * FRAME
+        framed = np.full((n, height * scale + 2 * FRAME, outer + gap, 3), 255, np.uint8)
+        framed[:, :, :outer] = ImageColor.getrgb(frame)
+        framed[:, FRAME:-FRAME, FRAME : outer - FRAME] = tiles.repeat(scale, axis=1).repeat(scale, axis=2)
+        strip = Image.fromarray(np.concatenate(framed, axis=1)[:, : n * (outer + gap) - gap])
+        if self._smoothing > 1:
+            strip = strip.resize((strip.width * self._smoothing, strip.height * self._smoothing), NEAREST)
+        self._image.paste(strip, (at[0] * self._smoothing, at[1] * self._smoothing))
 
     def text(
         self, at: Point, text: str, size: int = 13, color: str = "black", anchor: str = "mm", upwards: bool = False
@@ -69,14 +101,17 @@ class Canvas:
 
     def save(self, path: Path) -> None:
         """Write the picture as PNG."""
-        image = self._image.reduce(SMOOTHING)
+        image = self._image.reduce(self._smoothing)
         draw = ImageDraw.Draw(image)
         for at, text, size, color, anchor, upwards in self._texts:
             if upwards:
                 _write_upwards(image, at, text, size, color)
             else:
                 draw.text(at, text, fill=color, font=font(size), anchor=anchor)
-        image.save(path, compress_level=6)
+        image.save(path, compress_level=3)  # half the time of 6, a fifth more bytes
+
+    def _large(self, point: Point) -> Point:
+        return point[0] * self._smoothing, point[1] * self._smoothing
 
 
 @lru_cache(maxsize=16)
@@ -85,8 +120,9 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _large(point: Point) -> Point:
-    return point[0] * SMOOTHING, point[1] * SMOOTHING
+def text_width(text: str, size: int) -> float:
+    """Return how wide a line of text is, in pixels."""
+    return font(size).getlength(text)
 
 
 def _write_upwards(image: Image.Image, at: Point, text: str, size: int, color: str) -> None:

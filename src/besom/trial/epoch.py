@@ -86,32 +86,37 @@ class Validation:
     def __init__(self, model: keras.Model, images: Images) -> None:
         self._model, self._images = model, images
         self._batches: list[tf.Tensor] = []
+        self._size = tf.constant(FORWARD_BATCH, tf.int64)
         self._is_keras = _is_keras_own(type(model))
         self._execute = tf.function(self._keras_step if self._is_keras else self._own_step, autograph=False)
         self.batches = executions(batch_count(images.x_val.shape[0], FORWARD_BATCH), 1)
 
-    def _keras_step(self, number: tf.Tensor) -> Any:
+    def _keras_step(self, number: tf.Tensor, size: tf.Tensor) -> Any:
         """Do what Keras' ``test_step`` does."""
-        model, (x, y) = self._model, self._batch(number)
+        model, (x, y) = self._model, self._batch(number, size)
         probabilities = model(x, training=False)
         loss = model.compute_loss(x=x, y=y, y_pred=probabilities, training=False)
         model._loss_tracker.update_state(loss, sample_weight=tf.shape(x)[0])
         return model.compute_metrics(x, y, probabilities), probabilities
 
-    def _own_step(self, number: tf.Tensor) -> Any:
-        return self._model.test_step(self._batch(number)), None
+    def _own_step(self, number: tf.Tensor, size: tf.Tensor) -> Any:
+        return self._model.test_step(self._batch(number, size)), None
 
-    def _batch(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        rows = slice(number * FORWARD_BATCH, (number + 1) * FORWARD_BATCH)
+    def _batch(self, number: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        rows = slice(number * size, (number + 1) * size)
         return self._images.x_val[rows], self._images.y_val[rows]
 
     def __call__(self, numbers: Iterator[tf.Tensor]) -> Any:
         number = next(numbers)
-        logs, probabilities = self._execute(number)
+        logs, probabilities = self._execute(number, self._size)
         if number == 0:
             self._batches = []
         self._batches.append(probabilities)
         return logs
+
+    def one_image(self) -> None:
+        """Validate the first image alone, by the function that is traced already: it counts in no validation."""
+        self._execute(tf.constant(0, tf.int64), tf.constant(1, tf.int64))
 
     @property
     def probabilities(self) -> NDArray[np.float32] | None:

@@ -2,18 +2,18 @@
 
 Keras looks for scikit-learn and matplotlib and does without them; together they are a third of what it takes to
 start, and nothing here needs them. Who imports them later gets them, but for `keras.wrappers` and the plots of
-`keras.visualization`, which have looked by then. TensorFlow's C++ talks while it is imported,
-when no log level reaches it yet, and it means nothing.
+`keras.visualization`, which have looked by then.
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from besom.quiet import native_stderr_hushed
 
 NOT_NEEDED = ("sklearn", "matplotlib")
 
@@ -31,25 +31,14 @@ def _hidden(names: tuple[str, ...]) -> Iterator[None]:
             del modules[name]
 
 
-@contextmanager
-def _native_stderr_hushed() -> Iterator[None]:
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-with _native_stderr_hushed():
+with native_stderr_hushed():
     with _hidden(NOT_NEEDED):
         import keras  # noqa: F401
     import mlflow.keras
     import mlflow.pyfunc  # noqa: F401
     import pandas  # noqa: F401
 
+    import besom.trial.filter_pictures
     import besom.trial.pictures
     import besom.trial.trial  # noqa: F401
 

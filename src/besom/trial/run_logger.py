@@ -77,9 +77,13 @@ class RunLogger:
         """Log the metrics of one epoch, counted from 0."""
         log_values(self._client, self.run_id, metrics, step)
 
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log numbers about a training that has no model to show them with."""
-        log_values(self._client, self.run_id, metrics)
+    def log_stopped(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Log the last numbers and tags of a training that gave no model to show them with."""
+        from mlflow.entities import Metric
+
+        now = milliseconds()
+        numbers = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
+        self._client.log_batch(self.run_id, metrics=numbers, tags=run_tags(tags))
 
     def log_dataset(self, dataset: Dataset) -> None:
         """Log what was trained on as the run's input: name, digest, split; not the images."""
@@ -143,9 +147,9 @@ class RunLogger:
         self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
         return str(logged.model_id)
 
-    def end(self, status: str) -> None:
+    def end(self, status: str, reason: str | None = None) -> None:
         """End the run as ``FINISHED``, ``FAILED`` or ``KILLED``; a sweep's parent ends those of its trials."""
-        log_tags(self._client, self.run_id, {"state": STATES[status]})
+        log_tags(self._client, self.run_id, {"state": STATES[status], **({"reason": reason} if reason else {})})
         self._client.set_terminated(self.run_id, status)
 
     def _save(self, model: keras.Model, dataset: Dataset, logged: Any, folder: str) -> None:

@@ -150,7 +150,7 @@ def fit(model: keras.Model, dataset: Dataset, train: TrainConfig, callbacks: Seq
         raise PrunedFit(str(watch.pruned), replace(result, probabilities=None)) from watch.pruned
     if result.probabilities is None:
         result = replace(result, probabilities=predict(model, images.x_val))
-    return result
+    return replace(result, one_image=validation.one_image)
 
 
 def named(logs: Mapping[str, Any]) -> dict[str, Any]:
