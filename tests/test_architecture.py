@@ -13,17 +13,18 @@ import pytest
 
 ROOMS = {
     "ground": """
-        code_watch configs cores errors fingerprint geometry judge lock options paths reporting results seeding tables
-        targets tracker uris
+        code_watch configs cores errors fingerprint geometry judge lock options paths quiet reporting results seeding
+        tables targets tracker uris
     """,
     "trial": "data datasets model tracking trial",
     "sweep": "engines hydra_conf search storage sweep",
+    "compare": "compare",
     "door": "__init__ __main__ app",
 }
 """Which folder, or file beside the folders, belongs to which world.
 
-Ground imports neither world; *trial* trains one configuration; *sweep* chooses configurations; doors are what
-people call, and may import both.
+Ground imports neither world; *trial* trains one configuration; *sweep* chooses configurations; *compare* reads what
+both have left, without TensorFlow; doors are what people call, and may import all.
 """
 
 HOUSES = {name: room for room, names in ROOMS.items() for name in names.split()}
@@ -32,11 +33,18 @@ MAY_IMPORT = {
     "ground": {"ground"},
     "trial": {"ground", "trial"},
     "sweep": {"ground", "sweep"},
-    "door": {"ground", "trial", "sweep", "door"},
+    "compare": {"ground", "trial", "sweep", "compare"},
+    "door": {"ground", "trial", "sweep", "compare", "door"},
 }
 
 HEAVY = {"tensorflow", "keras", "mlflow", "pandas"}
-FORBIDDEN = {"ground": HEAVY | {"optuna"}, "trial": {"optuna"}, "sweep": HEAVY, "door": set[str]()}
+FORBIDDEN = {
+    "ground": HEAVY | {"optuna"},
+    "trial": {"optuna"},
+    "sweep": HEAVY,
+    "compare": {"tensorflow", "keras"},
+    "door": set[str](),
+}
 
 SOURCE = Path(__file__).parents[1] / "src" / "besom"
 FILES = {str(path.relative_to(SOURCE).with_suffix("")).replace("/", "."): path for path in SOURCE.rglob("*.py")}

@@ -1,6 +1,6 @@
 """The command line: names, flags and exit codes that scripts rely on.
 
-Every command is a few lines in `besom.app.commands`.
+Every command is a few lines in `besom.app.commands` or, if it only looks, in `besom.app.showing`.
 
 Exit codes: 0 good; 1 ran and found a failure; 2 the input is wrong; 130 Ctrl-C. Heavy modules are
 imported by the command that needs them, so that ``--help`` is quick.
@@ -8,24 +8,24 @@ imported by the command that needs them, so that ``--help`` is quick.
 
 from __future__ import annotations
 
-import argparse
 import gc
+import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
 
 from besom import __version__
+from besom.app.arguments import ARGUMENTS, Parser
 from besom.errors import BesomError, ConfigError, one_of
 
-FORMATS = ("table", "csv", "json")
-VERDICTS = ("bit-identical", "same-predictions", "within-noise", "different")
 SUMMARIES = {
     "sweep": "start or resume a sweep; without a name, list the sweeps",
-    "status": "counts by state of a sweep, its best trial, its last error",
+    "status": "counts by state of a sweep, what runs, its best trial, its last error",
     "runs": "the trials of a sweep as a table, CSV or JSON",
     "best": "the best trial of a sweep",
+    "diff": "what differs between two runs: config, metrics, fingerprint, hashes",
+    "report": "one self-contained HTML page about a sweep, and its trials as CSV",
     "reproduce": "run a trial again in a fresh process and compare, bit for bit",
     "train": "one tracked run of the config",
     "summary": "the layers of a config: shapes, filters, parameters",
@@ -33,13 +33,8 @@ SUMMARIES = {
     "ui": "the MLflow UI on the store",
     "delete": "remove a sweep wholly",
 }
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with besom's own error lines."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see '{self.prog} --help'")
+SHOWING = ("status", "runs", "best", "diff")
+"""The commands that only look; the others work."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -86,9 +81,8 @@ def dispatch(arguments: list[str]) -> int:
     if name not in SUMMARIES:
         raise ConfigError(one_of("command", name, SUMMARIES))
     parsed = parser_of(name).parse_intermixed_args(rest)
-    from besom.app import commands
-
-    code: int = getattr(commands, name)(parsed)
+    module = importlib.import_module(f"besom.app.{'showing' if name in SHOWING else 'commands'}")
+    code: int = getattr(module, name)(parsed)
     return code
 
 
@@ -107,105 +101,5 @@ def overview() -> str:
 def parser_of(name: str) -> Parser:
     """Return the parser of one command."""
     parser = Parser(prog=f"besom {name}", description=f"{SUMMARIES[name][0].upper()}{SUMMARIES[name][1:]}.")
-    _ARGUMENTS[name](parser)
+    ARGUMENTS[name](parser)
     return parser
-
-
-def _overrides(parser: Parser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="Hydra override, such as train.epochs=3")
-
-
-def _store(parser: Parser) -> None:
-    parser.add_argument("--store", metavar="FOLDER", help="the store to read (default: BESOM_STORE, else mlruns)")
-
-
-def _format(parser: Parser) -> None:
-    parser.add_argument("--format", choices=FORMATS, default="table", help="how to print (default: table)")
-
-
-def _one_sweep(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the sweep")
-    _store(parser)
-
-
-def _sweep(parser: Parser) -> None:
-    parser.add_argument("sweep", nargs="?", metavar="NAME|PATH", help="a sweep's name, or a YAML file of your own")
-    _overrides(parser)
-    parser.add_argument("--trials", type=int, metavar="N", help="total number of trials (hydra.sweeper.n_trials)")
-    parser.add_argument("--jobs", type=int, metavar="N", help="trials at the same time (hydra.sweeper.n_jobs)")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of the search (hydra.sweeper.sampler.seed)")
-    parser.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="start no trial after so long (hydra.sweeper.timeout)"
-    )
-    parser.add_argument("--sampler", metavar="NAME", help="tpe, random, grid, … (hydra/sweeper/sampler)")
-    parser.add_argument("--pruner", metavar="NAME", help="none, median, … (hydra/sweeper/pruner)")
-    parser.add_argument("--engine", metavar="NAME", help="what runs the trials: lanes (hydra/launcher)")
-    parser.add_argument("--name", metavar="NAME", help="run it under this name (hydra.sweeper.study_name)")
-    parser.add_argument("--fresh", action="store_true", help="delete what there is under the name and start over")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="size of the space, first points, estimate; starts nothing"
-    )
-    _format(parser)
-
-
-def _train(parser: Parser) -> None:
-    _overrides(parser)
-    parser.add_argument("-m", "--multirun", action="store_true", help="one run for each combination, as in Hydra")
-
-
-def _runs(parser: Parser) -> None:
-    _one_sweep(parser)
-    _format(parser)
-    parser.add_argument("--all", action="store_true", help="every column, and attempts that died with their lane")
-
-
-def _read_one(parser: Parser) -> None:
-    _one_sweep(parser)
-    _format(parser)
-
-
-def _reproduce(parser: Parser) -> None:
-    parser.add_argument("run", metavar="RUN|SWEEP", help="an MLflow run id, or a sweep's name for its best trial")
-    parser.add_argument("--accept", choices=VERDICTS, default="bit-identical", help="exit 0 up to this verdict")
-    parser.add_argument(
-        "--allow", action="append", default=[], metavar="PACKAGE", help="let the run's config import PACKAGE"
-    )
-    _store(parser)
-    _format(parser)
-
-
-def _summary(parser: Parser) -> None:
-    _overrides(parser)
-    _format(parser)
-
-
-def _predict(parser: Parser) -> None:
-    parser.add_argument("run", metavar="RUN|SWEEP", help="an MLflow run id, or a sweep's name for its best trial")
-    _store(parser)
-    _format(parser)
-
-
-def _ui(parser: Parser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="open on this sweep")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=5000, help="port (default: 5000)")
-    _store(parser)
-
-
-def _delete(parser: Parser) -> None:
-    _one_sweep(parser)
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-
-
-_ARGUMENTS = {
-    "sweep": _sweep,
-    "status": _read_one,
-    "runs": _runs,
-    "best": _read_one,
-    "reproduce": _reproduce,
-    "train": _train,
-    "summary": _summary,
-    "predict": _predict,
-    "ui": _ui,
-    "delete": _delete,
-}

@@ -1,14 +1,16 @@
-"""What each command does with its parsed arguments; the work is in the modules that it imports."""
+"""What each command does with its parsed arguments; the work is in the modules that it imports.
+
+The commands that only look are in `besom.app.showing`.
+"""
 
 from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
-from besom.errors import ConfigError, NotFound
-from besom.tables import print_json, print_rows, print_table, say
+from besom.errors import ConfigError
+from besom.tables import print_json, print_rows, say
 
 
 def sweep(arguments: Namespace) -> int:
@@ -58,7 +60,7 @@ def _shorthands(arguments: Namespace) -> list[str]:
 
 
 def _number_of_trials(storage: str, name: str, fresh: bool) -> int:
-    from besom.app.catalog import trials_of
+    from besom.compare.catalog import trials_of
 
     return 0 if fresh else len(trials_of(storage, name))
 
@@ -95,72 +97,10 @@ def train(arguments: Namespace) -> int:
     return 0
 
 
-def status(arguments: Namespace) -> int:
-    """``besom status``."""
-    from besom.sweep.rows import status as status_of
-
-    study, store = _study(arguments)
-    trials = study.get_trials(deepcopy=False)
-    counts = status_of(study)
-    if arguments.format == "json":
-        print_json(counts)
-        return 0
-    best = counts.pop("best")
-    flat = {**counts, "best": best["objective"] if best else None, "best_trial": best["number"] if best else None}
-    print_rows([flat], list(flat), arguments.format)
-    if arguments.format == "table":
-        failed = [trial for trial in trials if trial.state.name == "FAIL" and "reason" in trial.user_attrs]
-        for trial in failed[-1:]:
-            log = store.job(arguments.name, trial.number) / "trial.log"
-            say(
-                f"last error: trial {trial.number}: {trial.user_attrs['reason']}"
-                + (f"; see {log}" if log.exists() else "")
-            )
-    return 0
-
-
-def runs(arguments: Namespace) -> int:
-    """``besom runs``."""
-    from besom.sweep.rows import FIXED_COLUMNS, differing, rows
-
-    study, _ = _study(arguments)
-    found = rows(study.get_trials(deepcopy=False), lost_too=arguments.all)
-    if arguments.format == "json":
-        print_json({"trials": found})
-    else:
-        every = list(dict.fromkeys([*FIXED_COLUMNS, *(key for one in found for key in one)]))
-        print_rows(found, every if arguments.all or arguments.format == "csv" else differing(found), arguments.format)
-    return 0
-
-
-def best(arguments: Namespace) -> int:
-    """``besom best``: one row, or with several objectives those of the front."""
-    from besom.sweep.rows import differing, row
-    from besom.sweep.tally import Tally
-
-    study, _ = _study(arguments)
-    front = [row(trial) for trial in Tally.of(study).front]
-    if not front:
-        raise NotFound(f"sweep '{arguments.name}' has no complete trial yet; see 'besom status {arguments.name}'")
-    found = front[0]
-    if len(study.directions) > 1:
-        print_json({"trials": front}) if arguments.format == "json" else print_rows(
-            front, differing(front), arguments.format
-        )
-        return 0
-    if arguments.format == "json":
-        print_json(found)
-    elif arguments.format == "csv":
-        print_rows([found], list(found), "csv")
-    else:
-        print_table([{"key": key, "value": value} for key, value in found.items()], ["key", "value"])
-    return 0
-
-
 def reproduce(arguments: Namespace) -> int:
     """``besom reproduce``."""
-    from besom.app.catalog import find_run
     from besom.app.reproduce import VERDICTS, reproduce_run
+    from besom.compare.catalog import find_run
 
     store = _store(arguments)
     verdict = reproduce_run(find_run(store, arguments.run), arguments.allow)
@@ -172,6 +112,21 @@ def reproduce(arguments: Namespace) -> int:
     else:
         say(verdict.sentence())
     return 0 if VERDICTS.index(verdict.verdict) <= VERDICTS.index(arguments.accept) else 1
+
+
+def report(arguments: Namespace) -> int:
+    """``besom report``."""
+    from besom.app.report import report_sweep
+
+    page, table = report_sweep(_store(arguments), arguments.name, arguments.output)
+    found = {"page": str(page), "table": str(table)}
+    if arguments.format == "json":
+        print_json(found)
+    elif arguments.format == "csv":
+        print_rows([found], list(found), "csv")
+    else:
+        say(f"{page}\n{table}")
+    return 0
 
 
 def summary(arguments: Namespace) -> int:
@@ -196,8 +151,8 @@ def summary(arguments: Namespace) -> int:
 
 def predict(arguments: Namespace) -> int:
     """``besom predict``: the table that the trial stored, as the seed prints it."""
-    from besom.app.catalog import find_run
     from besom.app.predictions import prediction_rows
+    from besom.compare.catalog import find_run
 
     rows = prediction_rows(find_run(_store(arguments), arguments.run))
     if arguments.format == "json":
@@ -216,8 +171,8 @@ def ui(arguments: Namespace) -> int:
 
 def delete(arguments: Namespace) -> int:
     """``besom delete``: asks first where somebody can answer."""
-    from besom.app.catalog import refuse_unknown
     from besom.app.delete import delete_sweep
+    from besom.compare.catalog import refuse_unknown
 
     store = _store(arguments)
     refuse_unknown(store, arguments.name)
@@ -233,16 +188,6 @@ def delete(arguments: Namespace) -> int:
 
 
 def _store(arguments: Namespace) -> Any:
-    from besom.app.composed import store_of
+    from besom.compare.catalog import store_of
 
-    return store_of(Path(arguments.store) if arguments.store else None)
-
-
-def _study(arguments: Namespace) -> tuple[Any, Any]:
-    """Return the study of a sweep that must exist, and its store."""
-    from besom.app.catalog import refuse_unknown
-    from besom.storage import load_study
-
-    store = _store(arguments)
-    refuse_unknown(store, arguments.name)
-    return load_study(store.studies_uri, arguments.name), store
+    return store_of(arguments.store)

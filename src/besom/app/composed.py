@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -81,14 +80,3 @@ def _fixed(overrides: Sequence[str]) -> list[str]:
 def is_chosen(group: str, overrides: Sequence[str]) -> bool:
     """Tell whether overrides choose an option of a config group."""
     return any(override.startswith(f"{group}=") for override in overrides)
-
-
-def store_of(given: Path | None) -> Store:
-    """Return the store that readers read: the given one, else what the project's config says, as for writers."""
-    if given:
-        return Store.at(given)
-    project = Project.around(Path.cwd())
-    if not project.has_own_paths:
-        return Store.at(os.environ.get("BESOM_STORE") or "mlruns", project.root)
-    with project.staged() as stage:
-        return Store.at(str(compose(stage.folder, []).paths.store), project.root)

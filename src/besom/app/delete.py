@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+from besom.compare import champion
 from besom.errors import BesomError
 from besom.lock import parent_lock
 from besom.paths import Store
@@ -43,6 +44,7 @@ def _delete_runs(uri: str, name: str) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
+    champion.forget(client, name)
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return

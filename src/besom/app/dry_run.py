@@ -12,7 +12,7 @@ from besom.configs.config import plain
 from besom.configs.overrides import is_sweep
 from besom.engines.launcher import lane_count
 from besom.errors import GeometryError
-from besom.sweep.progress import point_text
+from besom.sweep.standing import point_text
 from besom.sweep.study import SweepStudy
 from besom.trial.measure import measure
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -19,14 +20,15 @@ from besom.app.store import create_store
 from besom.configs.schema import DataConfig
 from besom.data import SHARED_FOLDER
 from besom.engines.lanes import cool_down, warm_up
+from besom.errors import SweepStopped
 from besom.lock import parent_lock, refuse_if_locked
 from besom.search.grammar import override_text
 from besom.seeding import fix_runtime
-from besom.storage import find_study, settings_of
+from besom.storage import find_study, load_study, settings_of
 from besom.sweep import settings as sweep_settings
 from besom.sweep.settings import SweepSettings
 from besom.sweep.tally import Tally
-from besom.tracking import fix_environment, keep_uri
+from besom.tracking import fix_environment, keep_uri, tracking_uri
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -114,8 +116,30 @@ def _run(plan: PlannedSweep, *, fresh: bool, is_resume: bool, trains: bool) -> N
     from besom.app.hydra_main import run_hydra
 
     live = _taken_live(plan.made.config) if is_resume else []
-    with _shared_images(plan.trial.data, store.images(name)) if trains else nullcontext():
+    with _recorded(plan), _shared_images(plan.trial.data, store.images(name)) if trains else nullcontext():
         run_hydra(store.snapshot(name), [*plan.made.overrides, *live], multirun=True)
+
+
+@contextmanager
+def _recorded(plan: PlannedSweep) -> Iterator[None]:
+    """Bring the sweep's own run in MLflow up to date once trials have ended, also where failures stopped them."""
+    try:
+        yield
+    except SweepStopped:
+        _record(plan)
+        raise
+    _record(plan)
+
+
+def _record(plan: PlannedSweep) -> None:
+    """Draw and log the charts; who can't is told: every trial is whole without them."""
+    from besom.compare.record import record
+
+    try:
+        record(tracking_uri(plan.trial), load_study(plan.settings.storage, plan.name))
+    except Exception as error:  # MLflow's, of any kind: nothing that counts is lost
+        reason = " ".join(str(error).split())
+        sys.stderr.write(f"besom: the sweep's charts are not in MLflow: {reason}; the same command tries again\n")
 
 
 def _taken_live(config: DictConfig) -> list[str]:
@@ -123,7 +147,7 @@ def _taken_live(config: DictConfig) -> list[str]:
     sweeper, launcher = config.hydra.sweeper, config.hydra.launcher
     fields = {f"hydra.sweeper.{key}": sweeper[key] for key in sweep_settings.HOW_FAR}
     fields |= {f"hydra.launcher.{key}": value for key, value in launcher.items() if key != "_target_"}
-    fields["tracking.uri"] = config.tracking.uri
+    fields |= {f"tracking.{key}": value for key, value in config.tracking.items()}
     if "path" in config.data:
         fields["data.path"] = config.data.path
     return [f"{key}={override_text(_plain(value))}" for key, value in fields.items()]

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any
 
-from besom.app.catalog import StoredRun
+from besom.compare.catalog import StoredRun
 
 
 def prediction_rows(run: StoredRun) -> list[dict[str, Any]]:

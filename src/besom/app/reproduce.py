@@ -15,10 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from besom.app.catalog import StoredRun
+from besom.compare.catalog import StoredRun
 from besom.configs.config import typed
 from besom.configs.project import Project
 from besom.configs.schema import TrialConfig
+from besom.data import OWN_SOURCES
 from besom.engines.lane import LaneSetup
 from besom.engines.lanes import LanePool
 from besom.errors import BesomError, ConfigError, NotFound
@@ -32,7 +33,7 @@ CAUSES = ("data", "split", "code", "config", "packages", "threads", "steps_per_e
 
 
 TRUSTED = {
-    "data": ("besom.data.mnist_5k", "besom.data.mnist", "besom.data.npz"),
+    "data": OWN_SOURCES,
     "model": ("besom.model.cnn",),
 }
 """The only targets that a config out of a store may name unasked."""

@@ -12,7 +12,8 @@ import urllib.error
 import urllib.request
 from types import FrameType
 
-from besom.app.catalog import no_store
+from besom.compare.catalog import no_store
+from besom.compare.shared_view import TAG, query
 from besom.errors import BesomError, ConfigError
 from besom.paths import Store
 from besom.tables import say
@@ -50,9 +51,10 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _experiment_path(store: Store, sweep: str) -> str:
-    from besom.tracking import experiment_id, uri_of
+    from besom.tracking import find_experiment, uri_of
 
-    return f"#/experiments/{experiment_id(uri_of(store, sweep), sweep)}/runs"
+    experiment = find_experiment(uri_of(store, sweep), sweep)
+    return f"#/experiments/{experiment.experiment_id}/runs{query(has_view=TAG in experiment.tags)}"
 
 
 def _refuse_taken_port(host: str, port: int) -> None:

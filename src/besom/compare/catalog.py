@@ -1,21 +1,39 @@
-"""Finds sweeps and runs by name in a store; only reads, and never makes a store."""
+"""Finds stores, and sweeps and runs by name in them; only reads, and never makes a store.
+
+Imports only what finding takes: `besom runs` is to answer at once.
+"""
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from besom.configs.project import Project
 from besom.errors import NotFound, did_you_mean
 from besom.paths import Store
 from besom.storage import find_study, has_storage, load_study, study_names
 from besom.sweep.tally import Tally
-from besom.tracking import fix_environment, uri_of
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+
+def store_of(given: str | Path | None) -> Store:
+    """Return the store that readers read: the given one, else what the project's config says, as for writers."""
+    if given:
+        return Store.at(given)
+    project = Project.around(Path.cwd())
+    if not project.has_own_paths:
+        return Store.at(os.environ.get("BESOM_STORE") or "mlruns", project.root)
+    from besom.configs.compose import compose
+
+    with project.staged() as stage:
+        return Store.at(str(compose(stage.folder, []).paths.store), project.root)
 
 
 def trials_of(storage: str, name: str) -> list[Any]:
@@ -35,10 +53,32 @@ def refuse_unknown(store: Store, name: str) -> None:
     """Raise `NotFound` unless the store has a sweep of that name."""
     if not store.exists:
         raise no_store(store)
-    known = study_names(store.studies_uri) if has_storage(store.studies_uri) else []
+    known = _names(store)
     if name not in known:
-        there = f"there is {', '.join(known)}" if known else "there is none yet"
-        raise NotFound(f"no sweep '{name}' in {store.root}; {there}{did_you_mean(name, known)}")
+        raise _no_sweep(store, name, known)
+
+
+def open_study(store: Store, name: str) -> Study:
+    """Return the study of a sweep, for reading.
+
+    Raises:
+        NotFound: there is no store, or no such sweep in it.
+    """
+    if not store.exists:
+        raise no_store(store)
+    study = find_study(store.studies_uri, name)
+    if study is None:
+        raise _no_sweep(store, name, _names(store))
+    return study
+
+
+def _names(store: Store) -> list[str]:
+    return study_names(store.studies_uri) if has_storage(store.studies_uri) else []
+
+
+def _no_sweep(store: Store, name: str, known: Sequence[str]) -> NotFound:
+    there = f"there is {', '.join(known)}" if known else "there is none yet"
+    return NotFound(f"no sweep '{name}' in {store.root}; {there}{did_you_mean(name, known)}")
 
 
 @dataclass(frozen=True)
@@ -74,6 +114,8 @@ class StoredRun:
 
     def config(self) -> dict[str, Any]:
         """Return the frozen config, as data: nothing in it is imported or called here."""
+        import yaml
+
         loaded: dict[str, Any] = yaml.safe_load(self.artifact("config.yaml"))
         return loaded
 
@@ -88,14 +130,18 @@ class StoredRun:
 
 
 def find_run(store: Store, run_or_sweep: str) -> StoredRun:
-    """Return a run by its id, or the best trial's run of a sweep by its name.
+    """Return a run by its id, by ``SWEEP/NUMBER`` of its trial, or by its sweep's name, whose best trial it is.
 
     Raises:
-        NotFound: there is neither, or the sweep has no complete trial.
+        NotFound: there is none of these, or the sweep has no complete trial.
     """
-    known = study_names(store.studies_uri) if has_storage(store.studies_uri) else []
-    if run_or_sweep in known:
-        return _open_run(store, uri_of(store, run_or_sweep), _best_run_id(store, run_or_sweep))
+    from besom.tracking import uri_of
+
+    known = _names(store)
+    sweep, is_trial, number = run_or_sweep.partition("/")
+    if sweep in known:
+        run_id = _run_id_of(store, sweep, number) if is_trial else _best_run_id(store, sweep)
+        return _open_run(store, uri_of(store, sweep), run_id)
     uris = list(dict.fromkeys(uri_of(store, sweep) for sweep in (None, *known)))
     if not store.exists and uris == [store.mlflow_uri]:
         raise no_store(store)
@@ -103,7 +149,18 @@ def find_run(store: Store, run_or_sweep: str) -> StoredRun:
         with suppress(NotFound):
             return _open_run(store, uri, run_or_sweep)
     there = f"the sweeps there are {', '.join(known)}" if known else "there is no sweep yet"
-    raise NotFound(f"no run or sweep '{run_or_sweep}' in {store.root}; {there}{did_you_mean(run_or_sweep, known)}")
+    raise NotFound(f"no run or sweep '{run_or_sweep}' in {store.root}; {there}{did_you_mean(sweep, known)}")
+
+
+def _run_id_of(store: Store, name: str, number: str) -> str:
+    trials = trials_of(store.studies_uri, name)
+    if not number.isdecimal() or int(number) >= len(trials):
+        there = f"expected a number from 0 to {len(trials) - 1}" if trials else "it has none yet"
+        raise NotFound(f"sweep '{name}' has no trial '{number}'; {there}")
+    trial = trials[int(number)]
+    if "run_id" not in trial.user_attrs:
+        raise NotFound(f"trial {number} of sweep '{name}' has no run; it ended before it had one")
+    return str(trial.user_attrs["run_id"])
 
 
 def _best_run_id(store: Store, name: str) -> str:
@@ -115,6 +172,8 @@ def _best_run_id(store: Store, name: str) -> str:
 
 
 def _open_run(store: Store, uri: str, run_id: str) -> StoredRun:
+    from besom.tracking import fix_environment
+
     fix_environment()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException

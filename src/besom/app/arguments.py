@@ -1,0 +1,190 @@
+"""What each command takes: flags, their types and their help texts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from besom.errors import ConfigError
+
+FORMATS = ("table", "csv", "json")
+VERDICTS = ("bit-identical", "same-predictions", "within-noise", "different")
+RUN_HELP = "an MLflow run id, a sweep's trial such as quick/3, or a sweep's name for its best trial"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with besom's own error lines."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see '{self.prog} --help'")
+
+
+def _overrides(parser: Parser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="Hydra override, such as train.epochs=3")
+
+
+def _store(parser: Parser) -> None:
+    parser.add_argument("--store", metavar="FOLDER", help="the store to read (default: BESOM_STORE, else mlruns)")
+
+
+def _format(parser: Parser) -> None:
+    parser.add_argument("--format", choices=FORMATS, default="table", help="how to print (default: table)")
+
+
+def _one_sweep(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the sweep")
+    _store(parser)
+
+
+def _sweep(parser: Parser) -> None:
+    parser.add_argument("sweep", nargs="?", metavar="NAME|PATH", help="a sweep's name, or a YAML file of your own")
+    _overrides(parser)
+    parser.add_argument("--trials", type=int, metavar="N", help="total number of trials (hydra.sweeper.n_trials)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="trials at the same time (hydra.sweeper.n_jobs)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the search (hydra.sweeper.sampler.seed)")
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="start no trial after so long (hydra.sweeper.timeout)"
+    )
+    parser.add_argument("--sampler", metavar="NAME", help="tpe, random, grid, … (hydra/sweeper/sampler)")
+    parser.add_argument("--pruner", metavar="NAME", help="none, median, … (hydra/sweeper/pruner)")
+    parser.add_argument("--engine", metavar="NAME", help="what runs the trials: lanes (hydra/launcher)")
+    parser.add_argument("--name", metavar="NAME", help="run it under this name (hydra.sweeper.study_name)")
+    parser.add_argument("--fresh", action="store_true", help="delete what there is under the name and start over")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="size of the space, first points, estimate; starts nothing"
+    )
+    _format(parser)
+
+
+def _train(parser: Parser) -> None:
+    _overrides(parser)
+    parser.add_argument("-m", "--multirun", action="store_true", help="one run for each combination, as in Hydra")
+
+
+def _status(parser: Parser) -> None:
+    _one_sweep(parser)
+    _format(parser)
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=_seconds,
+        const=2.0,
+        metavar="SECONDS",
+        help="look again every so many seconds (default: 2) until the sweep is complete or nobody runs it",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.1; the sweep's NAME goes before it")
+    return seconds
+
+
+def _runs(parser: Parser) -> None:
+    _one_sweep(parser)
+    _format(parser)
+    parser.add_argument("--all", action="store_true", help="every column, and attempts that died with their lane")
+    parser.add_argument(
+        "--sort",
+        type=_names,
+        default=["number"],
+        metavar="COLUMN[,COLUMN…]",
+        help="the first one first; an objective has its best value first (default: number)",
+    )
+    parser.add_argument("--desc", action="store_true", help="sort the other way round")
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="EXPRESSION",
+        help="show only trials for which it holds: 'n_params<=200000', state=COMPLETE, activation!=relu, "
+        "objective=null; again for a further one",
+    )
+    parser.add_argument("--columns", type=_names, metavar="COLUMN[,COLUMN…]", help="show these instead")
+    parser.add_argument("--limit", type=_count, metavar="N", help="show the first N only")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
+    return int(text)
+
+
+def _diff(parser: Parser) -> None:
+    for name in ("first", "second"):
+        parser.add_argument(name, metavar="RUN|SWEEP[/NUMBER]", help=RUN_HELP)
+    parser.add_argument("--all", action="store_true", help="what is the same, too")
+    _store(parser)
+    _format(parser)
+    parser.epilog = "Exit code 0 whether they differ or not: 'differs' of --format json is empty where nothing does."
+
+
+def _read_one(parser: Parser) -> None:
+    _one_sweep(parser)
+    _format(parser)
+
+
+def _report(parser: Parser) -> None:
+    _one_sweep(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the page (default: reports/NAME.html in the store)"
+    )
+    _format(parser)
+
+
+def _reproduce(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN|SWEEP[/NUMBER]", help=RUN_HELP)
+    parser.add_argument("--accept", choices=VERDICTS, default="bit-identical", help="exit 0 up to this verdict")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="PACKAGE", help="let the run's config import PACKAGE"
+    )
+    _store(parser)
+    _format(parser)
+
+
+def _summary(parser: Parser) -> None:
+    _overrides(parser)
+    _format(parser)
+
+
+def _predict(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN|SWEEP[/NUMBER]", help=RUN_HELP)
+    _store(parser)
+    _format(parser)
+
+
+def _ui(parser: Parser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="open on this sweep")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=5000, help="port (default: 5000)")
+    _store(parser)
+
+
+def _delete(parser: Parser) -> None:
+    _one_sweep(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+ARGUMENTS = {
+    "sweep": _sweep,
+    "status": _status,
+    "runs": _runs,
+    "best": _read_one,
+    "diff": _diff,
+    "report": _report,
+    "reproduce": _reproduce,
+    "train": _train,
+    "summary": _summary,
+    "predict": _predict,
+    "ui": _ui,
+    "delete": _delete,
+}

@@ -1,0 +1,189 @@
+"""What a notebook asks of a store: `runs`, `study`, `load` and `images`, which ``besom`` itself offers.
+
+Only reads. Importing it imports nothing heavy. It fixes neither threads nor seeds: the notebook may have imported
+TensorFlow with settings of its own, and who loads a model trains nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from besom.errors import BesomError, DataError, NotFound, one_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import keras
+    import numpy as np
+    import optuna
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from besom.compare.catalog import StoredRun
+    from besom.paths import Store
+
+
+def runs(sweep: str, store: str | Path | None = None, *, lost_too: bool = False) -> pd.DataFrame:
+    """Return the trials of a sweep as a table, one row a trial, as ``besom runs`` shows them.
+
+    Args:
+        sweep: its name, such as ``"quick"``.
+        store: the folder to read; by default ``BESOM_STORE``, else the project's ``mlruns``.
+        lost_too: with the attempts that died with their lane or parent.
+
+    Raises:
+        NotFound: there is no such store or sweep.
+    """
+    with _without_widgets():
+        from besom.compare.frame import frame
+
+    return frame(study(sweep, store), lost_too=lost_too)
+
+
+def study(sweep: str, store: str | Path | None = None) -> optuna.Study:
+    """Return the Optuna study of a sweep, for Optuna's own plots and importances.
+
+    It is the store's own, not a copy: to read, not to ``tell`` or ``optimize``, which `besom sweep` alone may do.
+
+    Raises:
+        NotFound: there is no such store or sweep.
+    """
+    with _without_widgets():
+        from besom.compare.catalog import open_study
+
+    return open_study(_store(store), sweep)
+
+
+def load(run_or_sweep: str, store: str | Path | None = None) -> keras.Model:
+    """Return the trained model of a run, or of a sweep's best trial, after its weights' hash was checked.
+
+    Keras' safe mode reads it: Python code in the file is refused, and a network with layers of your own needs the
+    module that registers them (``keras.saving.register_keras_serializable``) imported before.
+
+    Args:
+        run_or_sweep: a sweep's name for its champion, ``SWEEP/NUMBER`` for one of its trials, or an MLflow run id.
+        store: as in `runs`.
+
+    Raises:
+        NotFound: there is no such run or sweep, or it has no model.
+        BesomError: the model cannot be read, or its weights are not those that the trial trained.
+
+    Example:
+        >>> model = besom.load("quick")
+        >>> model.predict(besom.images("quick")[0]).argmax(axis=1)
+    """
+    run = _run(run_or_sweep, store)
+    hashes = _weights_hashes(run)
+    model = _read_model(run)
+    _check_weights(run, model, hashes)
+    return model
+
+
+def images(
+    run_or_sweep: str, store: str | Path | None = None, *, allow: Sequence[str] = ()
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the validation images of a run, or of a sweep's best trial, as its model saw them, and their labels.
+
+    The test images stay locked.
+
+    Args:
+        run_or_sweep: as in `load`.
+        store: as in `runs`.
+        allow: packages that a loader may be imported from, as ``--allow`` of `besom reproduce`.
+
+    Returns:
+        Images, float32 of shape (n_val, height, width, channels), and labels of shape (n_val,); read-only.
+
+    Raises:
+        NotFound: there is no such run or sweep.
+        ConfigError: the images come from a loader of a package that is not allowed.
+        DataError: the data is gone, or no longer what the model was trained on.
+    """
+    from besom import data
+    from besom.app.reproduce import refuse_foreign_targets
+
+    run = _run(run_or_sweep, store)
+    config = run.config()["data"]
+    refuse_foreign_targets({"data": config}, allow)
+    dataset = data.load(config)
+    now = {"fingerprint.data": dataset.digest, "fingerprint.split": dataset.split_digest}
+    if changed := [name for name, digest in now.items() if run.tags.get(name, digest) != digest]:
+        raise DataError(
+            f"the images of run {run.run_id} are no longer those it was trained on ({', '.join(changed)} differs); "
+            f"expected the same file as then, or train on the new ones"
+        )
+    return dataset.x_val, dataset.y_val
+
+
+@contextmanager
+def _without_widgets() -> Iterator[None]:
+    """Import Optuna without tqdm's word about the widgets that its bars would be in a notebook: none is shown here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        yield
+
+
+def _store(given: str | Path | None) -> Store:
+    from besom.compare.catalog import store_of
+
+    return store_of(given)
+
+
+def _run(run_or_sweep: str, store: str | Path | None) -> StoredRun:
+    with _without_widgets():
+        from besom.compare.catalog import find_run
+
+    return find_run(_store(store), run_or_sweep)
+
+
+def _weights_hashes(run: StoredRun) -> set[str]:
+    """Return every stored copy of the weights' hash: the run's tag, and the study's."""
+    name = "weights_sha256"
+    if name not in run.tags:
+        raise NotFound(f"run {run.run_id} ended before it had a model; expected one that is COMPLETE")
+    return {run.tags[name], run.study_hashes.get(name, run.tags[name])}
+
+
+def _read_model(run: StoredRun) -> Any:
+    """Read a run's model without touching the tracking URI that the notebook may have set for itself."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else TensorFlow greets with the CPU's instruction sets
+    from besom.quiet import native_stderr_hushed
+
+    with native_stderr_hushed():
+        import keras
+        import mlflow.artifacts
+        import mlflow.keras
+
+        keras.ops.zeros(1)  # the first operation looks for a GPU, and complains where there is none
+
+    uri = _model_uri(run)
+    try:
+        with TemporaryDirectory(prefix="besom-") as folder:
+            path = mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=run.uri)
+            return mlflow.keras.load_model(path, load_model_kwargs={"safe_mode": True})
+    except Exception as error:  # of the file, its zip, its JSON, its weights, or a layer that Keras does not know
+        raise BesomError(f"the model of run {run.run_id} cannot be read: {one_line(error)}") from error
+
+
+def _model_uri(run: StoredRun) -> str:
+    outputs = run.client.get_run(run.run_id).outputs
+    if outputs is None or not outputs.model_outputs:
+        raise NotFound(f"run {run.run_id} has no model; expected one that is COMPLETE")
+    return str(run.client.get_logged_model(outputs.model_outputs[-1].model_id).artifact_location)
+
+
+def _check_weights(run: StoredRun, model: Any, hashes: set[str]) -> None:
+    from besom.fingerprint import weights_sha256
+
+    found = weights_sha256(model.get_weights())
+    if hashes != {found}:
+        stored = " and ".join(sorted(f"{one[:12]}…" for one in hashes))
+        raise BesomError(
+            f"the weights of run {run.run_id} have the hash {found[:12]}…, but the store holds {stored}: one or the "
+            f"other was changed since; 'besom reproduce {run.run_id}' trains it again"
+        )

@@ -1,0 +1,57 @@
+"""`besom report`: gathers what the store has of a sweep and writes its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from optuna.study import Study
+
+from besom.compare.catalog import find_run, open_study
+from besom.compare.champion_page import ChampionPage
+from besom.compare.record import recorded_importances
+from besom.compare.report import Known, write_report
+from besom.compare.trials import SweepTrials
+from besom.configs.project import Stage
+from besom.errors import ConfigError, NotFound
+from besom.paths import Store
+
+
+def report_sweep(store: Store, name: str, output: Path | None) -> tuple[Path, Path]:
+    """Write the page of a sweep and the CSV beside it; return both.
+
+    Args:
+        output: the HTML file; None takes ``reports/NAME.html`` in the store.
+
+    Raises:
+        NotFound: there is no store, or no such sweep in it.
+        ConfigError: the file cannot be written.
+    """
+    study = open_study(store, name)
+    page = output or store.reports / f"{name}.html"
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--output={str(page)!r} is no HTML file; expected a name that ends with .html")
+    with TemporaryDirectory() as folder:
+        known = _known(store, study, Path(folder))
+    try:
+        return write_report(study, known, page)
+    except OSError as error:
+        raise ConfigError(f"{page} cannot be written: {error.strerror}; give another file with --output") from error
+
+
+def _known(store: Store, study: Study, folder: Path) -> Known:
+    """Return what MLflow has of the sweep; little where no trial is complete, or the best one's run is gone."""
+    question = _question(store, study.study_name)
+    try:
+        run = find_run(store, study.study_name)
+    except NotFound:
+        return Known(question=question)
+    run.client.download_artifacts(run.run_id, "", str(folder))
+    champion = ChampionPage.read(folder, run.run_id, run.tags)
+    return Known(champion, question, recorded_importances(run.client, SweepTrials.of(study)))
+
+
+def _question(store: Store, name: str) -> str:
+    """Return what the sweep's file asked when it was started; a renamed sweep's file has another name."""
+    stage = Stage(store.snapshot(name))
+    return stage.question(name) if name in stage.sweep_names() else ""

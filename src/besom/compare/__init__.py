@@ -1,0 +1,1 @@
+"""What people see of a sweep: trials as tables, charts and pages."""

@@ -1,0 +1,94 @@
+"""The best trial of a sweep in MLflow's model registry: a registered model of the sweep's name, alias ``champion``.
+
+Knows nothing of studies: it is told which run is the best, and by what value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from besom.errors import BesomError
+from besom.uris import HTTP
+
+ALIAS = "champion"
+OWNER = "besom.sweep"
+"""Tag of a registered model that besom made; one without it is somebody else's and is left alone."""
+
+
+def crown(client: Any, sweep: str, run_id: str, number: int, value: float, *, is_maximized: bool) -> str | None:
+    """Give the alias to a run's model, unless the champion that there is does as well; return its new version.
+
+    Args:
+        client: an ``MlflowClient``.
+        run_id: of the best trial; it has logged a model.
+        value: its objective.
+
+    Raises:
+        BesomError: the name is that of a model which besom did not register.
+    """
+    version = _champion(client, sweep)
+    if version is not None and not _is_beaten(version, value, is_maximized):
+        return None
+    outputs = client.get_run(run_id).outputs
+    if outputs is None or not outputs.model_outputs:  # a user's own task may log none
+        return None
+    model_id = outputs.model_outputs[-1].model_id
+    made = client.create_model_version(
+        sweep,
+        source=_source(client, model_id),
+        run_id=run_id,
+        tags={"trial": str(number), "objective": repr(value)},
+        model_id=model_id,
+    )
+    client.set_registered_model_alias(sweep, ALIAS, made.version)
+    return str(made.version)
+
+
+def _source(client: Any, model_id: str) -> str:
+    """Return where the model's files are, in a form that the registry takes.
+
+    A server finds ``models:/ID`` itself; for a database MLflow looks it up by its global URI, which besom never sets.
+    """
+    if client.tracking_uri.startswith((*HTTP, "databricks")):
+        return f"models:/{model_id}"
+    return str(client.get_logged_model(model_id).artifact_location)
+
+
+def _is_beaten(version: Any, value: float, is_maximized: bool) -> bool:
+    """Tell whether a value beats a champion's; one that somebody else gave the alias to is never beaten."""
+    other = version.tags.get("objective")
+    return other is not None and (value > float(other) if is_maximized else value < float(other))
+
+
+def _champion(client: Any, sweep: str) -> Any:
+    """Return the version that has the alias, None where none has; the registered model is there afterwards."""
+    model = find(client, sweep)
+    if model is None:
+        client.create_registered_model(sweep, tags={OWNER: sweep}, description=f"The best trial of sweep '{sweep}'")
+        return None
+    if model.tags.get(OWNER) != sweep:
+        raise BesomError(
+            f"MLflow's registry has a model '{sweep}' that besom did not register; it is left alone, and the best "
+            "trial has no alias. Another --name gives the sweep's model another name"
+        )
+    number = model.aliases.get(ALIAS)
+    return None if number is None else client.get_model_version(sweep, number)
+
+
+def find(client: Any, sweep: str) -> Any:
+    """Return the registered model of a name, None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(sweep)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def forget(client: Any, sweep: str) -> None:
+    """Delete a sweep's registered model with its versions, where besom made it; the runs' models stay."""
+    model = find(client, sweep)
+    if model is not None and model.tags.get(OWNER) == sweep:
+        client.delete_registered_model(sweep)

@@ -1,0 +1,107 @@
+"""What a sweep's parent run shows once trials have ended: charts, leaderboard, importances, and who is champion.
+
+Everything comes out of the study, so that it can be made anew at any time; what is up to date is left as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from optuna.study import Study
+
+from besom.compare import champion, importances, shared_view
+from besom.compare.charts import Chart
+from besom.compare.trials import SweepTrials, short
+from besom.compare.views import charts_of
+from besom.sweep.rows import leaderboard, rows
+from besom.sweep.tally import directions_of
+from besom.tracking import fix_environment, log_tags, log_values
+
+STAMP = "charts"
+"""Tag of the parent run: of how many trials, and of which best one, its charts are."""
+
+
+def record(uri: str, study: Study) -> None:
+    """Bring the parent run of a sweep up to date.
+
+    Args:
+        uri: MLflow's, where the sweep's runs are.
+
+    Raises:
+        Exception: whatever MLflow raises where it cannot be reached; nothing that counts is lost then.
+    """
+    fix_environment()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    trials = SweepTrials.of(study)
+    parent = _parent(client, trials.name)
+    if parent is None or _is_of(parent, trials):
+        return
+    run_id, shares = parent.info.run_id, importances.of(trials)
+    with TemporaryDirectory() as name:
+        write(Path(name), study, trials, charts_of(trials, shares))
+        client.log_artifacts(run_id, name)
+    client.set_experiment_tag(parent.info.experiment_id, shared_view.TAG, shared_view.state(trials))
+    if shares:
+        log_values(client, run_id, {_metric(param): share for param, share in shares.items()})
+    best = trials.best
+    if best is not None and "run_id" in best.user_attrs:
+        champion.crown(
+            *(client, trials.name, str(best.user_attrs["run_id"]), best.number, best.values[0]),
+            is_maximized=trials.is_maximized,
+        )
+    log_tags(client, run_id, {STAMP: _stamp(trials)})  # last: interrupted, the next start does it again
+
+
+def recorded_importances(client: Any, trials: SweepTrials) -> dict[str, float] | None:
+    """Return the importances that the parent run has of these trials, None where it has none, or of others.
+
+    To reckon them anew takes scikit-learn, whose import is most of the time that a report may take.
+    """
+    parent = _parent(client, trials.name)
+    if parent is None or not _is_of(parent, trials):
+        return None
+    metrics = parent.data.metrics
+    shares = {name: metrics[key] for name in trials.params if (key := _metric(name)) in metrics}
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def _stamp(trials: SweepTrials) -> str:
+    return f"{len(trials.ended)} trials, best {trials.best.number if trials.best else '-'}"
+
+
+def _is_of(parent: Any, trials: SweepTrials) -> bool:
+    return bool(parent.data.tags.get(STAMP) == _stamp(trials))
+
+
+def write(folder: Path, study: Study, trials: SweepTrials, charts: list[Chart]) -> None:
+    """Write ``charts.html``, ``charts/*.png`` and ``leaderboard.csv``."""
+    import pandas as pd
+
+    from besom.compare.page import charts_page
+    from besom.compare.still import picture
+
+    board = leaderboard(rows(trials.ended), directions_of(study))
+    pd.DataFrame(board).to_csv(folder / "leaderboard.csv", index=False, lineterminator="\n")
+    if not charts:
+        return
+    (folder / "charts.html").write_text(charts_page(trials, charts), encoding="utf-8")
+    (folder / "charts").mkdir()
+    for chart in charts:
+        (folder / "charts" / f"{chart.slug}.png").write_bytes(picture(chart))
+
+
+def _parent(client: Any, sweep: str) -> Any:
+    experiment = client.get_experiment_by_name(sweep)
+    if experiment is None:
+        return None
+    found = client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'", max_results=1)
+    return found[0] if found else None
+
+
+def _metric(param: str) -> str:
+    return "importance." + re.sub(r"[^\w./ -]", "_", short(param))
