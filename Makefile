@@ -7,7 +7,7 @@
 BIN := .venv/bin
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
-.PHONY: help venv sweep ui test test-services bench bench-page bench-peers lint lock
+.PHONY: help venv sweep ui notebook test test-services bench bench-page bench-peers lint lock
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,10 @@ sweep: venv ## the first sweep: 12 trials on 5,000 digits
 
 ui: venv ## the MLflow UI on the store
 	@$(BIN)/besom ui $(ARGS)
+
+notebook: venv ## docs/lesson.ipynb anew, in place, on the store's sweep quick, which it makes or ends first
+	@$(BIN)/besom sweep quick
+	@$(BIN)/python .ci/notebook.py docs/lesson.ipynb
 
 test: venv ## the core suite, with coverage, two files at a time
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov --cov-report=term $(ARGS)

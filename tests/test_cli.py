@@ -11,10 +11,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 from conftest import ROOT, BesomCommand
 
 import besom.app.cli
+from besom import data
 
 SMALL = ("train.epochs=2", "data.n_train=300")
 COLUMNS = {"number", "state", "objective", "n_params", "n_macs", "fit_seconds", "run_id", "weights_sha256"}
@@ -70,9 +73,10 @@ def test_best_and_status_agree_with_runs(swept: Folder) -> None:
     best = max(rows, key=lambda row: (row["objective"], -row["number"]))
     assert swept.json("best", "quick") == best
     status = swept.json("status", "quick")
+    assert status.pop("elapsed_seconds") > 0
     assert status == {
-        **{"name": "quick", "n_trials": 3, "complete": 3, "pruned": 0, "failed": 0, "running": 0},
-        "best": best,
+        **{"name": "quick", "n_trials": 3, "complete": 3, "pruned": 0, "failed": 0, "running": 0, "best": best},
+        **{"activity": "complete", "remaining_seconds": 0, "running_trials": []},
     }
 
 
@@ -114,11 +118,42 @@ def test_every_trial_has_its_artifacts_and_a_model_that_loads(swept: Folder, mon
     folder = swept.path / "mlruns" / "artifacts" / "quick" / row["run_id"] / "artifacts"
     assert {path.name for path in folder.iterdir()} >= {
         *("config.yaml", "layers.csv", "learning_curve.png", "confusion_matrix.png", "confusion_matrix.csv"),
-        *("predictions.csv", "fingerprint.json", "trial.log"),
+        *("predictions.csv", "fingerprint.json", "trial.log", "filters", "feature_maps"),
     }
+    for pictures in ("filters", "feature_maps"):
+        assert {"conv_0.png", "conv_1.png"} <= {path.name for path in (folder / pictures).iterdir()}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{swept.path}/mlruns/mlflow.db")
     model = mlflow.keras.load_model(f"runs:/{row['run_id']}/model")
     assert model.count_params() == row["n_params"]
+
+
+def test_a_stored_model_predicts_what_its_trial_stored(swept: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow.keras
+    import mlflow.pyfunc
+
+    row = swept.json("best", "quick")
+    folder = swept.path / "mlruns" / "artifacts" / "quick" / row["run_id"] / "artifacts"
+    images = data.load(yaml.safe_load((folder / "config.yaml").read_text())["data"]).x_val[:5]
+    table = list(csv.DictReader(io.StringIO((folder / "predictions.csv").read_text())))
+    stored = [[float(line[f"p{digit}"]) for digit in range(10)] for line in table]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{swept.path}/mlruns/mlflow.db")
+    uri = f"runs:/{row['run_id']}/model"
+    for predicted in (
+        mlflow.keras.load_model(uri).predict(images, verbose=0),
+        mlflow.pyfunc.load_model(uri).predict(images),
+    ):
+        np.testing.assert_allclose(predicted, stored, atol=0.005001)  # two digits
+
+
+def test_system_metrics_may_be_asked_for_when_a_sweep_goes_on(copy: Folder) -> None:
+    copy.besom("sweep", "quick", "--trials", "4", *SMALL, "tracking.system_metrics=true")
+    watched = copy.mlflow(
+        "select distinct t.value from latest_metrics m join tags t using (run_uuid) "
+        "where m.key = 'system/cpu_utilization_percentage' and t.key = 'trial'"
+    )
+    assert watched == [("3",)]
+    params = {key for (key,) in copy.mlflow("select distinct key from params")}
+    assert not [key for key in params if "system" in key]
 
 
 def test_predict_shows_the_seeds_table(swept: Folder) -> None:
@@ -128,6 +163,19 @@ def test_predict_shows_the_seeds_table(swept: Folder) -> None:
         assert sum(row[f"t{digit}"] for digit in range(10)) == 1
         assert row[f"t{row['truth']}"] == 1
         assert sum(row[f"p{digit}"] for digit in range(10)) == pytest.approx(1, abs=0.05)
+
+
+def test_two_trials_differ_in_their_config_and_hashes_and_one_in_nothing_from_itself(swept: Folder) -> None:
+    best, *_ = swept.json("runs", "quick", "--sort", "objective")["trials"]
+    first, second, _ = swept.json("runs", "quick")["trials"]
+    differs = swept.json("diff", "quick/0", "quick/1")["differs"]
+    points = {key: [first[key], second[key]] for key in first if "." in key and first[key] != second[key]}
+    assert points == {key: pair for key, pair in differs["params"].items() if key in points}
+    assert set(differs["hashes"]) == {"weights_sha256", "history_sha256", "predictions_sha256"}
+    assert set(differs["fingerprint"]) == {"config"}
+    same = swept.json("diff", "quick", f"quick/{best['number']}")
+    assert (same["differs"], same["first"]["run_id"]) == ({}, best["run_id"])
+    assert swept.besom("predict", f"quick/{best['number']}").stdout == swept.besom("predict", "quick").stdout
 
 
 def test_a_second_start_trains_nothing_and_says_so(swept: Folder) -> None:
@@ -198,7 +246,7 @@ def best_location(database: sqlite3.Connection, table: str, column: str) -> str:
 def test_a_flipped_pixel_is_found_and_named(tmp_path: Path, besom_command: BesomCommand) -> None:
     import numpy as np
 
-    from besom.datasets.sources import mnist_5k
+    from besom.datasets.pinned import mnist_5k
 
     folder, arrays = Folder(tmp_path, besom_command), mnist_5k()
     x = arrays.x[::10].copy()
@@ -280,7 +328,7 @@ WRONG = {
     "an unknown key": (["sweep", "quick", "train.epoch=3"], "did you mean 'train.epochs'?"),
     "a wrong type": (["sweep", "quick", "train.epochs=many"], "'train.epochs=many' cannot be used: .*Integer"),
     "a wrong word": (["train", "model.activation=swosh"], "did you mean 'swish'?"),
-    "an unknown option": (["train", "data=mnst"], "'data=mnst' is not known; expected one of mnist, mnist_5k, npz"),
+    "an unknown option": (["train", "data=mnst"], "'data=mnst' is not known; expected one of digits, fashion_mnist, "),
     "an unknown sweep": (["sweep", "qick"], "sweep 'qick' is not known; .* did you mean 'quick'?"),
     "a kernel too large": (["train", "model.conv.1.kernel_size=25"], "model.conv.1.kernel_size=25 .*at most 24"),
     "a layer that is not there": (["train", "model.conv.5.filters=3"], "model.conv has 2, numbered from 0"),

@@ -103,6 +103,43 @@ def test_the_readme_shows_every_file_of_the_package_on_one_line() -> None:
     assert sorted(annotated_tree()) == files
 
 
+def text_of(page: str) -> str:
+    """Return a page without the tree of the package, for which one language is enough."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.sub(r"^```\nsrc/besom/\n.*?^```\n", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str) -> list[list[str]]:
+    """Return the lines of each fenced block, comments and a folder's note aside."""
+    found = re.findall(r"^```\w*\n(.*?)^```", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    return [[re.sub(r"\s+#.*|(?<=/)\s{3,}.*", "", line) for line in block.splitlines()] for block in found]
+
+
+def prose(page: str) -> str:
+    return re.sub(r"^```.*?^```", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+
+
+ALIKE = {
+    "code blocks, comments aside": blocks,
+    "sections": lambda page: len(re.findall(r"^## ", prose(page), flags=re.MULTILINE)),
+    "rows of tables": lambda page: len(re.findall(r"^\|", prose(page), flags=re.MULTILINE)),
+    "points of lists": lambda page: len(re.findall(r"^- ", prose(page), flags=re.MULTILINE)),
+    "pictures": lambda page: re.findall(r"!\[[^]]*\]\(([^)]*)\)", prose(page)),
+    "links": lambda page: {link.split("#")[0] for link in re.findall(r"(?<!!)\[[^]]*\]\(([^)]*)\)", prose(page))
+                           if "README" not in link},
+    "words in code style": lambda page: set(re.findall(r"`([^`]+)`", prose(page))) - {"src/besom"},
+    "numbers": lambda page: set(re.findall(r"\d[\d,.]*[,.]\d+|\d{3,}", prose(page))),
+}  # fmt: skip
+"""What a translation has in common with its original."""
+
+
+@pytest.mark.parametrize("what", ALIKE)
+def test_the_readme_in_korean_says_what_the_readme_says(what: str) -> None:
+    english, korean = ALIKE[what]("README.md"), ALIKE[what]("README.ko.md")
+    assert english
+    assert korean == english, f"README.ko.md has other {what} than README.md: bring it up to date"
+
+
 @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: path.stem)
 def test_a_sweep_file_opens_with_its_command_and_its_time(sweep: Path) -> None:
     lines = sweep.read_text(encoding="utf-8").splitlines()

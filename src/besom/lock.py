@@ -9,13 +9,18 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from besom.errors import SweepLocked
+
+PATIENCE = (0.02, 0.05, 0.1)
+"""Seconds between attempts to lock: `holder_of` holds the lock for a moment too, to see whether it is free."""
 
 
 def process_identity() -> dict[str, str | int | float]:
@@ -53,11 +58,34 @@ def refuse_if_locked(path: Path, sweep: str) -> None:
             os.close(handle)
 
 
-def _lock(handle: int, path: Path, sweep: str) -> None:
+def holder_of(path: Path) -> dict[str, Any] | None:
+    """Return the identity of the living process that holds a lock, empty while it writes it; None where none does.
+
+    Only reads: the file is not made and not written.
+    """
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = path.read_text(encoding="utf-8") or "another process"
-        raise SweepLocked(
-            f"sweep '{sweep}' is being run by {holder}; wait for it, stop it with Ctrl-C there, or use another --name"
-        ) from None
+        text = path.read_text(encoding="utf-8")
+        return dict(json.loads(text)) if text.endswith("}") else {}
+    finally:
+        os.close(handle)
+    return None
+
+
+def _lock(handle: int, path: Path, sweep: str) -> None:
+    for pause in (*PATIENCE, None):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if pause is not None:
+                time.sleep(pause)
+    holder = path.read_text(encoding="utf-8") or "another process"
+    raise SweepLocked(
+        f"sweep '{sweep}' is being run by {holder}; wait for it, stop it with Ctrl-C there, or use another --name"
+    )

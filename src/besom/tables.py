@@ -42,7 +42,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> No
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         right = all(isinstance(row.get(column), int | float | None) for row in rows)
-        table.add_column(_title(column), justify="right" if right else "left", overflow="fold")
+        table.add_column(title(column), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell(row.get(column))) for column in columns))
     with console.capture() as capture:
@@ -50,7 +50,8 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> No
     say("\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n")))
 
 
-def _title(column: str) -> str:
+def title(column: str) -> str:
+    """Return what a table calls a column: a param of the model or the training without its group."""
     return column.removeprefix("model.").removeprefix("train.")
 
 

@@ -164,10 +164,12 @@ class TrackingConfig:
     """Where runs go: ``uri``, else ``MLFLOW_TRACKING_URI``, else the store.
 
     ``experiment`` names the MLflow experiment of `besom train`; a sweep's is the sweep's name.
+    ``system_metrics`` logs CPU, memory, disk and network of the machine while a trial runs.
     """
 
     uri: str | None = None
     experiment: str = "train"
+    system_metrics: bool = False
 
 
 @dataclass

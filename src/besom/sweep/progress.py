@@ -1,19 +1,24 @@
-"""What a person sees while a sweep runs: a live table in a terminal, plain lines elsewhere."""
+"""What a person sees while a sweep runs: a live picture in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from besom.results import TrialResult
+from besom.sweep.pace import ran_seconds
+from besom.sweep.standing import RunningTrial, Standing, point_text, spans_of
 from besom.sweep.study import Asked, SweepStudy
+from besom.sweep.view import best_text, picture, values_text
+
+NEWS_SECONDS = 0.25
+IDLE_SECONDS = 1.0
+"""How long a picture stands at least: after something happened, and when nothing did."""
 
 
 class Progress(Protocol):
@@ -44,16 +49,6 @@ def choose_progress(study: SweepStudy, total: int | None) -> Progress:
     """Return the live view in a terminal, plain lines elsewhere; on stderr, since stdout is for results."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     return LiveView(study, total, console) if sys.stderr.isatty() else Lines(study, total, console)
-
-
-def point_text(point: Mapping[str, Any]) -> str:
-    """Return a point on one line, each key by its shortest telling end."""
-    return " ".join(f"{short_key(key)}={value}" for key, value in point.items())
-
-
-def short_key(key: str) -> str:
-    """Return ``conv.0.filters`` for ``model.conv.0.filters``: the group is plain from the rest."""
-    return key.split(".", 1)[-1]
 
 
 class Lines:
@@ -93,32 +88,34 @@ class Lines:
 
 def ended_text(study: SweepStudy, total: int | None, result: TrialResult, point: str) -> Text:
     """Return the line about a trial that ended."""
-    counts, best = study.counts, study.best
-    value = f" {_values_text(result.values)}" if result.values else ""
-    line = f"[{counts.counted}/{total or '?'}] trial {result.number} {result.state}{value} {point}".rstrip()
+    value = f" {values_text(result.values)}" if result.values else ""
+    line = f"[{study.counts.counted}/{total or '?'}] trial {result.number} {result.state}{value} {point}".rstrip()
     if result.reason:
         line += f" ({result.reason})"
-    if best is not None and len(best.values) == 1:
-        line += f"; best {_values_text(best.values)}, trial {best.number}"
-    elif best is not None:
-        line += f"; {len(study.tally.front)} on the front"
+    if best := best_text(study.tally.front):
+        line += f"; {best}"
     style = {"COMPLETE": "", "PRUNED": "yellow", "FAIL": "red"}[result.state]
     return Text(line, style=style)
 
 
-def _values_text(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.4f}" for value in values)
-
-
 class LiveView(Lines):
-    """The same lines above a table of the running trials, redrawn as they report."""
+    """The same lines above a picture of the sweep, redrawn in place.
+
+    Drawing costs some milliseconds of a core that trials could use: when a trial ends, after other news four times
+    a second at most, without any once a second, for the clock.
+    """
 
     def __init__(self, study: SweepStudy, total: int | None, console: Console) -> None:
         super().__init__(study, total, console)
         self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._earlier = ran_seconds(spans_of(study.trials))
+        self._opened = time.monotonic()
+        self._started: dict[int, float] = {}
         self._reports: dict[int, tuple[int, float]] = {}
-        self._start = time.monotonic()
-        self._ended = 0
+        self._took: list[float] = []
+        self._lanes = 0
+        self._drawn = -IDLE_SECONDS
+        self._is_news = True
 
     def __enter__(self) -> LiveView:
         self._live.start()
@@ -127,31 +124,46 @@ class LiveView(Lines):
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
 
+    def started(self, asked: Asked) -> None:
+        super().started(asked)
+        self._started[asked.number] = time.monotonic()
+        self._lanes = max(self._lanes, len(self._started))
+        self._is_news = True
+
     def reported(self, number: int, step: int, value: float) -> None:
         self._reports[number] = (step, value)
+        self._is_news = True
 
     def ended(self, result: TrialResult) -> None:
         super().ended(result)
-        self._reports.pop(result.number, None)
-        self._ended += 1
+        now, started = time.monotonic(), self._forget(result.number)
+        self._took.append(0.0 if started is None else now - started)
+        self._draw(now)  # at once: the start of the next trial may take a while
+
+    def lost(self, number: int, text: str) -> None:
+        super().lost(number, text)
+        self._forget(number)
+        self._draw(time.monotonic())
 
     def tick(self) -> None:
-        self._live.update(Group(self._table(), self._footer()), refresh=True)
+        now = time.monotonic()
+        if now - self._drawn >= (NEWS_SECONDS if self._is_news else IDLE_SECONDS):
+            self._draw(now)
 
-    def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False)
-        for title in ("running", "epoch", "value", "point"):
-            table.add_column(title, style="cyan" if title == "running" else "")
-        for number, point in self._points.items():
-            step, value = self._reports.get(number, (None, None))
-            row = ("-", "-") if step is None else (str(step + 1), f"{value:.4f}")
-            table.add_row(str(number), *row, point)
-        return table
+    def _draw(self, now: float) -> None:
+        self._drawn, self._is_news = now, False
+        self._live.update(picture(self.standing(now), self._console.height), refresh=True)
 
-    def _footer(self) -> Text:
-        counts = self._study.counts
-        text = f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
-        if self._total and self._ended:
-            left = (self._total - counts.counted) * (time.monotonic() - self._start) / self._ended
-            text += f"; about {left:.0f} s left"
-        return Text(text, style="dim")
+    def standing(self, now: float) -> Standing:
+        """Return how the sweep stands at a moment of the monotonic clock."""
+        running = [
+            RunningTrial(number, self._points.get(number, ""), now - started, *self._reports.get(number, ()))
+            for number, started in self._started.items()
+        ]
+        study, elapsed = self._study, self._earlier + now - self._opened
+        return Standing(study.counts, self._total, study.tally.front, running, elapsed, self._took, self._lanes)
+
+    def _forget(self, number: int) -> float | None:
+        """Drop a trial that no longer runs; return when it was started, None where it never was."""
+        self._reports.pop(number, None)
+        return self._started.pop(number, None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from besom.sweep.tally import OWN, Tally, outcome
@@ -37,13 +36,16 @@ def rows(trials: Sequence[FrozenTrial], *, lost_too: bool = False) -> list[dict[
     return [row(trial) for trial in trials if lost_too or not trial.state.is_finished() or outcome(trial) in OWN]
 
 
-def status(study: Study) -> dict[str, Any]:
-    """Return the counts of a sweep, the contract of ``besom status --format json``."""
-    tally = Tally.of(study)
+def status(name: str, total: int | None, tally: Tally) -> dict[str, Any]:
+    """Return the counts of a sweep, with which ``besom status --format json`` begins.
+
+    Args:
+        total: how many trials it ends at, None where only time or the user ends it.
+    """
     number, best = tally.counts, tally.best
     return {
-        "name": study.study_name,
-        "n_trials": study.user_attrs.get("n_trials"),
+        "name": name,
+        "n_trials": total,
         "complete": number.complete,
         "pruned": number.pruned,
         "failed": number.failed,
