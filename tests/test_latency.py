@@ -29,15 +29,15 @@ def calls_until_known(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> tuple
 
 
 def test_it_is_the_median_of_the_calls_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, found = calls_until_known(monkeypatch, *[0.002, 0.001, 0.0001] * 4, 0.02)
-    assert calls == 1 + 12 + 1
+    calls, found = calls_until_known(monkeypatch, *[0.002, 0.001, 0.0001] * 2, 0.02)
+    assert calls == 1 + 6 + 1
     assert found == pytest.approx(1.0)
 
 
 def test_of_a_quick_call_there_are_25(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, found = calls_until_known(monkeypatch, *[0.0005] * 100)
+    calls, found = calls_until_known(monkeypatch, *[0.0003] * 100)
     assert calls == 1 + 25
-    assert found == pytest.approx(0.5)
+    assert found == pytest.approx(0.3)
 
 
 def test_a_slow_call_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:

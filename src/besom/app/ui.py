@@ -1,7 +1,11 @@
-"""`besom ui`: MLflow's own server on the store, on this machine only, as small as it goes."""
+"""`besom ui`: MLflow's own server on the store, on this machine only, as small as it goes.
+
+This process only waits for it, so it imports neither MLflow nor Optuna: what it must know it asks the server.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,12 +13,13 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from types import FrameType
+from typing import NoReturn
 
-from besom.compare.catalog import no_store
 from besom.compare.shared_view import TAG, query
-from besom.errors import BesomError, ConfigError
+from besom.errors import BesomError, ConfigError, NotFound
 from besom.paths import Store
 from besom.tables import say
 
@@ -28,15 +33,15 @@ def serve(store: Store, sweep: str | None, host: str, port: int) -> int:
         NotFound: there is no store, or no such sweep in it.
         ConfigError: the port is taken.
     """
-    if not store.exists:
-        raise no_store(store)
-    path = _experiment_path(store, sweep) if sweep else ""
+    if not store.exists or (sweep and not store.sweep(sweep).is_dir()):
+        _refuse_unknown(store, sweep)
     _refuse_taken_port(host, port)
     signal.signal(signal.SIGTERM, _as_interrupt)
     server = _start(store, host, port)
     try:
-        _wait_until_ready(server, f"http://{host}:{port}/health")
-        say(f"MLflow UI: http://{host}:{port}/{path}   (Ctrl-C ends it)")
+        address = f"http://{host}:{port}"
+        _wait_until_ready(server, f"{address}/health")
+        say(f"MLflow UI: {address}/{_runs_of(address, sweep) if sweep else ''}   (Ctrl-C ends it)")
         sys.stdout.flush()
         return server.wait()
     except KeyboardInterrupt:
@@ -50,11 +55,29 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _experiment_path(store: Store, sweep: str) -> str:
-    from besom.tracking import find_experiment, uri_of
+def _refuse_unknown(store: Store, sweep: str | None) -> NoReturn:
+    from besom.compare.catalog import no_store, refuse_unknown
 
-    experiment = find_experiment(uri_of(store, sweep), sweep)
-    return f"#/experiments/{experiment.experiment_id}/runs{query(has_view=TAG in experiment.tags)}"
+    if store.exists and sweep:
+        refuse_unknown(store, sweep)
+        raise NotFound(f"sweep '{sweep}' has no folder in {store.root}; its runs can be found in 'besom ui'")
+    raise no_store(store)
+
+
+def _runs_of(address: str, sweep: str) -> str:
+    """Return where in the UI a sweep's trials are, best first.
+
+    Raises:
+        NotFound: its runs are not in this store.
+    """
+    name = urllib.parse.urlencode({"experiment_name": sweep})
+    try:
+        with urllib.request.urlopen(f"{address}/api/2.0/mlflow/experiments/get-by-name?{name}", timeout=30) as answer:
+            experiment = json.load(answer)["experiment"]
+    except urllib.error.HTTPError as error:
+        raise NotFound(f"sweep '{sweep}' has no runs in this store's MLflow; it tracks to another one") from error
+    tags = {tag["key"] for tag in experiment.get("tags", [])}
+    return f"#/experiments/{experiment['experiment_id']}/runs{query(has_view=TAG in tags)}"
 
 
 def _refuse_taken_port(host: str, port: int) -> None:

@@ -7,8 +7,10 @@ servers.
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
-from besom.compare.trials import SweepTrials
+if TYPE_CHECKING:
+    from besom.compare.trials import SweepTrials
 
 KEY = "besom"
 TAG = f"mlflow.sharedViewState.{KEY}"

@@ -18,7 +18,7 @@ from besom.trial.shades import diverging
 
 WIDTH, HEIGHT = 960, 720
 """Pixels that all tiles of a page may take together."""
-LARGEST_TILE, LARGEST_PIXEL = 200, 48
+LARGEST_TILE, LARGEST_PIXEL = 150, 48
 """Sides that a tile, and what was one of its pixels, never exceed."""
 MARGIN, GAP, HEADING, LABEL = 24, 4, 36, 16
 """Pixels around a page; between the tiles of a cell; of a heading; of the label above a cell."""
@@ -67,11 +67,15 @@ class Cells:
         if self.limit is not None:
             _bar(canvas, right, top + HEADING // 2, self.limit)
         (width, height), columns = self._cell(scale), self._columns(scale)
-        for number, (label, tiles) in enumerate(zip(self.labels, self.tiles, strict=True)):
+        for number, label in enumerate(self.labels):
             row, column = divmod(number, columns)
             x, y = MARGIN + column * (width + self._across), top + HEADING + row * (height + DOWN)
             canvas.text((x, y + 6), label, 12, FAINT, "lm")
-            canvas.tiles((x, y + LABEL), tiles, scale, GAP)
+            if self.tiles.shape[1] > 1:
+                canvas.tiles((x, y + LABEL), self.tiles[number], scale, GAP)
+            elif column == 0:  # cells of one tile are drawn a row at once
+                gap = width + self._across - self.tiles.shape[3] * scale - 2 * FRAME
+                canvas.tiles((x, y + LABEL), self.tiles[number : number + columns, 0], scale, gap)
 
     @property
     def _across(self) -> int:
