@@ -2,8 +2,8 @@
 
 The curves are measured once (`--measure`, half an hour; benchmarks/curves.json), with the seconds of each epoch.
 A sweep is then replayed in simulated time, with besom's own study, samplers and pruners: two lanes, each trial as
-long as it took when it was measured, stopped where the pruner says so. So eleven hundred sweeps take a few minutes, and two
-ways to sweep differ in nothing but their sampler and pruner.
+long as it took when it was measured, stopped where the pruner says so. So a hundred sweeps take a
+minute, and two ways to sweep differ in nothing but their sampler and pruner.
 
 A seed's target is the best validation accuracy of its unpruned TPE sweep less 0.1 percentage points; the figure is the
 time until a complete trial reaches it, as a share of the unpruned sweep's. A sweep that has not reached the target
