@@ -171,7 +171,8 @@ def wide(open_tab: OpenTab, address: str, trials: list[dict[str, Any]]) -> Tab:
 def test_the_table_opens_on_the_trials_best_first_with_their_numbers(
     open_tab: OpenTab, address: str, trials: list[dict[str, Any]]
 ) -> None:
-    page = wide(open_tab, address, trials).page
+    tab = wide(open_tab, address, trials)
+    page = tab.page
     run_ids = [trial["run_id"] for trial in trials]
     assert len(run_ids) == len(set(run_ids)) >= 3
     value = {trial["run_id"]: trial["objective"] for trial in trials}
@@ -186,6 +187,9 @@ def test_the_table_opens_on_the_trials_best_first_with_their_numbers(
         assert str(trial["n_params"]) in cells.values()
         assert str(trial["model.conv.0.filters"]) in cells.values()
         assert trial["model.activation"] in cells.values()
+    page.set_viewport_size({"width": 1900, "height": 640})
+    close_assistant(page)
+    tab.keep("ui-quick")
 
 
 @pytest.mark.parametrize("metric", ["objective", "n_params"])

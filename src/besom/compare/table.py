@@ -50,7 +50,7 @@ class Table:
             short(column) for column in columns if all(isinstance(row.get(column), int | float | None) for row in found)
         ]
         rows = [
-            Row([cell(row.get(column)) for column in columns], best is not None and row.get("number") == best)
+            Row([_text(column, row.get(column)) for column in columns], best is not None and row.get("number") == best)
             for row in found
         ]
         return cls(caption, [short(column) for column in columns], rows, numeric)
@@ -59,3 +59,10 @@ class Table:
         """Return what a column holds: ``number``, ``reason`` (long) or ``text``."""
         column = self.columns[place]
         return "number" if column in self.numeric else "reason" if column in LONG else "text"
+
+
+def _text(column: str, value: Any) -> str:
+    """Return a value as a table shows it; of what a clock gave the digits that mean something."""
+    if isinstance(value, float) and column.endswith(("_seconds", "_ms")):
+        return f"{value:,.{1 if column.endswith('_seconds') else 2}f}"
+    return cell(value)

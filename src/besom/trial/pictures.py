@@ -141,7 +141,7 @@ def confusion_matrix_picture(path: Path, counts: NDArray[np.int64]) -> None:
     title = f"Confusion matrix, validation: {n_right:,} of {total:,} right ({n_right / total:.2%})"
     canvas.text(((left + right) / 2, 24), title, 17, INK)
     _cells(canvas, box, counts)
-    for label in ticks(0, n - 1, MOST_NUMBERED_CLASSES):
+    for label in filter(float.is_integer, ticks(0, n - 1, MOST_NUMBERED_CLASSES)):
         middle = (label + 0.5) * (right - left) / n
         canvas.text((left + middle, bottom + 12), f"{label:g}", color=INK)
         canvas.text((left - 12, top + middle), f"{label:g}", color=INK)
