@@ -108,6 +108,8 @@ class Tab:
         """Keep the page as a picture, where somebody wants it."""
         if PICTURES:
             self.page.wait_for_timeout(1500)
+            of_this_machine = self.page.get_by_text(re.compile("^Path: ?file:"))
+            of_this_machine.evaluate_all("paths => paths.forEach(path => path.style.visibility = 'hidden')")
             self.page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=full)
 
     @property
