@@ -36,6 +36,7 @@ bench: venv ## every benchmark, then docs/benchmarks.md; hours; BESOM_MNIST_NPZ 
 	@.venv-hydra-1.4/bin/python benchmarks/overhead.py
 	@$(BIN)/python benchmarks/epoch.py
 	@$(BIN)/python benchmarks/start.py
+	@$(BIN)/python benchmarks/looking.py
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/pruning.py
 	@$(MAKE) bench-peers

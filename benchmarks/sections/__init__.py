@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sections.epoch import epoch_section
+from sections.looking import looking_section
 from sections.memory import memory_section
 from sections.overhead import overhead_section
 from sections.peers import peers_section
@@ -21,6 +22,7 @@ SECTIONS: dict[str, Section] = {
     "epoch": epoch_section,
     "overhead": overhead_section,
     "start": start_section,
+    "looking": looking_section,
     "memory": memory_section,
     "pruning": pruning_section,
 }
