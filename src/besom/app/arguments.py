@@ -92,7 +92,6 @@ def _runs(parser: Parser) -> None:
     parser.add_argument(
         "--sort",
         type=_names,
-        default=["number"],
         metavar="COLUMN[,COLUMN…]",
         help="the first one first; an objective has its best value first (default: number)",
     )

@@ -73,20 +73,14 @@ def _print_status(look: Look, store: Store) -> None:
 
 def runs(arguments: Namespace) -> int:
     """``besom runs``: all trials, or those that are asked for, as rows."""
-    from besom.compare.frame import framed, parted_objectives
-    from besom.compare.selection import Selection
-    from besom.sweep.rows import rows
+    from besom.sweep.rows import parted_objectives, rows
     from besom.sweep.tally import directions_of
 
     study = _study(arguments)
     directions = directions_of(study)
     found = rows(study.get_trials(deepcopy=False), lost_too=arguments.all)
-    table = framed(found, len(directions))
-    selection = Selection(arguments.filter, arguments.sort, arguments.desc, arguments.limit)
-    numbers = selection.of(table, directions)["number"].tolist()
-    columns = _columns(arguments, found, list(table.columns))
-    by_number = {one["number"]: one for one in found}  # the table has nan where a trial has nothing
-    shown = [by_number[number] for number in numbers]
+    columns = _columns(arguments, found, len(directions))
+    shown = _chosen(arguments, found, directions)
     if arguments.columns:
         parted = [{**one, **parted_objectives(one, len(directions))} for one in shown]
         shown = [{column: one.get(column) for column in columns} for one in parted]
@@ -97,14 +91,29 @@ def runs(arguments: Namespace) -> int:
     return 0
 
 
-def _columns(arguments: Namespace, found: Sequence[Mapping[str, Any]], of_table: Sequence[str]) -> list[str]:
+def _chosen(
+    arguments: Namespace, found: Sequence[dict[str, Any]], directions: Sequence[str]
+) -> Sequence[dict[str, Any]]:
+    """Return the rows that are asked for, in order."""
+    if not arguments.filter and not arguments.sort:  # to import pandas takes as long as all the rest
+        return (found[::-1] if arguments.desc else found)[: arguments.limit]
+    from besom.compare.frame import framed
+    from besom.compare.selection import Selection
+
+    selection = Selection(arguments.filter, arguments.sort or ["number"], arguments.desc, arguments.limit)
+    numbers = selection.of(framed(found, len(directions)), directions)["number"].tolist()
+    by_number = {one["number"]: one for one in found}  # the frame has nan where a trial has nothing
+    return [by_number[number] for number in numbers]
+
+
+def _columns(arguments: Namespace, found: Sequence[Mapping[str, Any]], n_objectives: int) -> list[str]:
     """Return what is shown of each trial: of all trials what differs, so that filters do not change the columns."""
-    from besom.compare.selection import column_named
-    from besom.sweep.rows import FIXED_COLUMNS, differing
+    from besom.compare.columns import column_named
+    from besom.sweep.rows import FIXED_COLUMNS, differing, parted_objectives
 
     every = list(dict.fromkeys([*FIXED_COLUMNS, *(key for one in found for key in one)]))
     if arguments.columns:
-        known = list(dict.fromkeys([*every, *of_table]))
+        known = list(dict.fromkeys([*every, *parted_objectives(dict.fromkeys(FIXED_COLUMNS), n_objectives)]))
         return [column_named(name, known) for name in arguments.columns]
     return differing(found) if arguments.format == "table" and not arguments.all else every
 

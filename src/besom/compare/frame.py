@@ -11,9 +11,8 @@ from typing import Any
 import pandas as pd
 from optuna.study import Study
 
-from besom.sweep.rows import FIXED_COLUMNS, rows
+from besom.sweep.rows import FIXED_COLUMNS, OBJECTIVE, parted_objectives, rows
 
-OBJECTIVE = "objective"
 KINDS = {
     "number": "int64",
     "state": "str",
@@ -48,15 +47,6 @@ def framed(found: Sequence[Mapping[str, Any]], n_objectives: int) -> pd.DataFram
     fixed = parted_objectives(dict.fromkeys(FIXED_COLUMNS), n_objectives)
     names = dict.fromkeys([*fixed, *(name for one in parted for name in one)])
     return pd.DataFrame({name: _column(name, [one.get(name) for one in parted]) for name in names})
-
-
-def parted_objectives(row: Mapping[str, Any], n_objectives: int) -> dict[str, Any]:
-    """Return a row in which each of several objectives has a column of its own; with one the row as it is."""
-    if n_objectives == 1:
-        return dict(row)
-    values = row[OBJECTIVE] or [None] * n_objectives
-    own = {f"{OBJECTIVE}_{place}": value for place, value in enumerate(values)}
-    return {new: value for key, old in row.items() for new, value in (own if key == OBJECTIVE else {key: old}).items()}
 
 
 def _column(name: str, values: list[Any]) -> pd.Series[Any]:

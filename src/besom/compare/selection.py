@@ -1,4 +1,4 @@
-"""Which trials of a sweep are shown, and in which order: columns by name, filters, sorting.
+"""Which trials of a sweep are shown, and in which order: filters, sorting.
 
 A filter is ``COLUMN OPERATOR VALUE`` and nothing more. pandas' own ``query`` can call what it likes, and a filter may
 come out of somebody else's script.
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype, is_object_dtype
 
-from besom.compare.frame import OBJECTIVE
-from besom.errors import ConfigError, did_you_mean
-from besom.tables import title
+from besom.compare.columns import column_named
+from besom.errors import ConfigError
+from besom.sweep.rows import OBJECTIVE
 
 EQUAL = {"=": operator.eq, "==": operator.eq, "!=": operator.ne}
 ORDER = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
@@ -60,24 +60,6 @@ class Selection:
         upwards = [_is_upwards(name, directions) is not self.descending for name in names]
         found = table.sort_values(names, ascending=upwards, kind="stable", key=_sortable)
         return found if self.limit is None else found.head(self.limit)
-
-
-def column_named(name: str, columns: Iterable[str]) -> str:
-    """Return the column of that name, of that title in the table, or the only one that ends with it.
-
-    Raises:
-        ConfigError: there is none, or more than one.
-    """
-    known = list(columns)
-    same = [one for one in known if one == name]
-    titled = [one for one in known if title(one) == name]
-    found = same or titled or [one for one in known if one.endswith(f".{name}")]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ConfigError(f"column {name!r} may be any of {', '.join(found)}; expected more of its name")
-    ends = {end: one for one in known for end in _ends(one)}
-    raise ConfigError(f"there is no column {name!r}; expected one of {', '.join(known)}{did_you_mean(name, ends)}")
 
 
 def holds(table: pd.DataFrame, text: str) -> pd.Series[bool]:
@@ -133,8 +115,3 @@ def _is_upwards(name: str, directions: Sequence[str]) -> bool:
 
 def _sortable(column: pd.Series[Any]) -> pd.Series[Any]:
     return column.map(_word, na_action="ignore") if is_object_dtype(column) else column
-
-
-def _ends(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[place:]) for place in range(len(parts))]

@@ -10,7 +10,8 @@ from optuna.trial import FrozenTrial
 from besom.sweep.tally import OWN, Tally, outcome
 
 FACTS = ("n_params", "n_macs", "fit_seconds")
-FIXED_COLUMNS = ("number", "state", "objective", *FACTS, "run_id", "weights_sha256")
+OBJECTIVE = "objective"
+FIXED_COLUMNS = ("number", "state", OBJECTIVE, *FACTS, "run_id", "weights_sha256")
 
 
 def row(trial: FrozenTrial) -> dict[str, Any]:
@@ -34,6 +35,15 @@ def _objective(trial: FrozenTrial) -> float | list[float]:
 def rows(trials: Sequence[FrozenTrial], *, lost_too: bool = False) -> list[dict[str, Any]]:
     """Return the trials in order of number; attempts that died with their lane or parent only when asked for."""
     return [row(trial) for trial in trials if lost_too or not trial.state.is_finished() or outcome(trial) in OWN]
+
+
+def parted_objectives(one: Mapping[str, Any], n_objectives: int) -> dict[str, Any]:
+    """Return a row in which each of several objectives has a column, ``objective_0``, …; with one the row as it is."""
+    if n_objectives == 1:
+        return dict(one)
+    values = one[OBJECTIVE] or [None] * n_objectives
+    own = {f"{OBJECTIVE}_{place}": value for place, value in enumerate(values)}
+    return {new: value for key, old in one.items() for new, value in (own if key == OBJECTIVE else {key: old}).items()}
 
 
 def status(name: str, total: int | None, tally: Tally) -> dict[str, Any]:
