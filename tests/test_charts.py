@@ -190,6 +190,25 @@ def test_what_plotly_takes_for_markup_is_text(tmp_path: Path) -> None:
         assert "<a" not in json.dumps(figure(chart))
 
 
+def test_what_a_trial_lacks_has_a_place_of_its_own(tmp_path: Path) -> None:
+    study = study_in(store_in(tmp_path))
+    for number, (filters, activation) in enumerate([(8, None), (None, "relu"), (64, "tanh")]):
+        params = {"model.conv.0.filters": filters, "model.activation": activation}
+        study.add_trial(
+            trial("complete", [number / 10], {key: value for key, value in params.items() if value}, seconds=1)
+        )
+    chart = search_views.parallel_coordinates(SweepTrials.of(study))
+    assert isinstance(chart, ParallelChart)
+    filters, activation, value = chart.coordinates
+    assert filters.axis.title == "conv.0.filters (lowest: none)"
+    place = dict(zip(value.values, filters.values, strict=True))
+    assert (place[0.0], place[0.2]) == (8, 64)
+    assert place[0.1] < 8
+    assert activation.axis.ticks == {0.0: "-", 1.0: "relu", 2.0: "tanh"}
+    assert dict(zip(value.values, activation.values, strict=True)) == {0.0: 0.0, 0.1: 1.0, 0.2: 2.0}
+    assert all(math.isfinite(one) for coordinate in chart.coordinates for one in coordinate.values)
+
+
 @pytest.mark.parametrize(
     ("ends", "texts"),
     [

@@ -82,6 +82,10 @@ class Sweep:
         return run_ids
 
     @property
+    def id(self) -> str:
+        return str(self.study.user_attrs["id"])
+
+    @property
     def parent(self) -> Any:
         experiment = self.client.get_experiment_by_name(self.name)
         return self.client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'")[0]
@@ -157,32 +161,53 @@ def test_the_alias_moves_only_to_a_better_trial(sweep: Sweep, client: Any) -> No
 def test_of_a_loss_the_smaller_is_the_champion(sweep: Sweep, client: Any) -> None:
     run_ids = sweep.add(0.5, 0.4)
     for number, value in enumerate((0.5, 0.4)):
-        champion.crown(client, sweep.name, run_ids[number], number, value, is_maximized=False)
+        champion.crown(client, sweep.name, sweep.id, run_ids[number], number, value, is_maximized=False)
     assert champion_run(client, sweep.name) == run_ids[1]
-    assert champion.crown(client, sweep.name, run_ids[0], 0, 0.5, is_maximized=False) is None
+    assert champion.crown(client, sweep.name, sweep.id, run_ids[0], 0, 0.5, is_maximized=False) is None
 
 
 def test_a_model_that_somebody_else_registered_is_left_alone(sweep: Sweep, client: Any) -> None:
     client.create_registered_model(sweep.name)
     (run_id,) = sweep.add(0.9)
-    with pytest.raises(BesomError, match="that besom did not register; it is left alone"):
-        champion.crown(client, sweep.name, run_id, 0, 0.9, is_maximized=True)
-    champion.forget(client, sweep.name)
+    with pytest.raises(BesomError, match="that this sweep did not register, which is left alone"):
+        champion.crown(client, sweep.name, sweep.id, run_id, 0, 0.9, is_maximized=True)
+    champion.forget(client, sweep.name, sweep.id)
     assert champion.find(client, sweep.name) is not None
 
 
 def test_a_deleted_sweep_leaves_no_registered_model(sweep: Sweep, client: Any) -> None:
     (run_id,) = sweep.add(0.9)
-    champion.crown(client, sweep.name, run_id, 0, 0.9, is_maximized=True)
-    champion.forget(client, sweep.name)
+    champion.crown(client, sweep.name, sweep.id, run_id, 0, 0.9, is_maximized=True)
+    champion.forget(client, sweep.name, sweep.id)
     assert champion.find(client, sweep.name) is None
-    champion.forget(client, sweep.name)
+    champion.forget(client, sweep.name, sweep.id)
 
 
 def test_a_run_without_a_model_becomes_no_champion(sweep: Sweep, client: Any) -> None:
     run_id = sweep.tracker.start_trial(0, {}, {})
-    assert champion.crown(client, sweep.name, run_id, 0, 0.9, is_maximized=True) is None
+    assert champion.crown(client, sweep.name, sweep.id, run_id, 0, 0.9, is_maximized=True) is None
 
 
 def test_a_sweep_that_mlflow_does_not_know_is_passed_over(store: Store) -> None:
     record(store.mlflow_uri, study_in(store, "unknown"))
+
+
+def test_the_champion_of_another_sweep_of_that_name_is_left_alone(sweep: Sweep, client: Any) -> None:
+    (run_id,) = sweep.add(0.9)
+    champion.crown(client, sweep.name, "id of another store's", run_id, 0, 0.9, is_maximized=True)
+    champion.forget(client, sweep.name, sweep.id)
+    assert champion.find(client, sweep.name) is not None
+    for _ in range(2):  # the charts are there all the same, and are not drawn a second time
+        with pytest.raises(BesomError, match="the best trial has no alias 'champion'"):
+            record(sweep.uri, sweep.study)
+        assert sweep.parent.data.tags["charts"] == "1 trials, best 0"
+
+
+def test_importances_of_an_earlier_record_are_not_taken_for_those_of_now(sweep: Sweep, client: Any) -> None:
+    sweep.add(0.90, 0.95, 0.92, 0.97)
+    record(sweep.uri, sweep.study)
+    sweep.study.add_trial(trial("complete", [0.93], {"model.activation": "relu"}, n_params=5))
+    record(sweep.uri, sweep.study)
+    trials = SweepTrials.of(sweep.study)
+    assert set(importances.of(trials)) == {"model.activation"}
+    assert recorded_importances(client, trials) == pytest.approx(importances.of(trials))

@@ -277,7 +277,15 @@ def test_the_sweep_itself_has_charts_and_a_leaderboard(
     tab.keep("ui-charts")
 
 
-def test_the_best_trial_is_the_champion(open_tab: OpenTab, address: str) -> None:
+def test_the_best_trial_is_the_champion(
+    open_tab: OpenTab, address: str, trials: list[dict[str, Any]], project_with_sweep: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project_with_sweep / 'mlruns' / 'mlflow.db'}")
+    assert client.get_model_version_by_alias("quick", "champion").run_id in [
+        trial["run_id"] for trial in trials if trial["objective"] == trials[0]["objective"]
+    ]
     page = open_tab(f"{address.partition('#')[0]}#/models/quick").page
     page.get_by_text("champion").first.wait_for()
 

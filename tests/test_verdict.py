@@ -56,7 +56,10 @@ def test_a_lead_beyond_the_noise_is_called_that(tmp_path: Path) -> None:
 def test_a_loss_has_no_percentage_points(tmp_path: Path) -> None:
     said = sentences(trials_of(tmp_path, [0.30, 0.25], "val_loss", n_val=500), {})
     assert said[0].startswith("Trial 1 won with val_loss 0.25")
-    assert said[1] == "It leads the second, trial 0, by 0.05."
+    assert (
+        said[1]
+        == "It leads the second, trial 0, by 0.05; whether that is more than noise cannot be told from one number."
+    )
 
 
 @pytest.mark.parametrize(("n_val", "margin"), [(500, 0.0243), (10_000, 0.0054), (None, None)])
@@ -70,3 +73,9 @@ def test_the_margin_shrinks_with_the_square_root_of_the_images(
 
 def test_a_perfect_score_still_has_a_margin(tmp_path: Path) -> None:
     assert (margin_of(trials_of(tmp_path, [1.0], n_val=100)) or 0) > 0.01
+
+
+def test_a_tie_is_no_lead(tmp_path: Path) -> None:
+    said = sentences(trials_of(tmp_path, [0.95, 0.95, 0.9], n_val=500), {})
+    assert said[0].startswith("Trial 0 won")
+    assert said[1] == "It is one of 2 that are equally good; the earliest of them is named."

@@ -135,7 +135,11 @@ def _read_one(parser: Parser) -> None:
 def _report(parser: Parser) -> None:
     _one_sweep(parser)
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="the page (default: reports/NAME.html in the store)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the page; the CSV is written beside it (default: reports/NAME.html in the store)",
     )
     _format(parser)
 

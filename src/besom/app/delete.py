@@ -12,7 +12,7 @@ from besom.compare import champion
 from besom.errors import BesomError
 from besom.lock import parent_lock
 from besom.paths import Store
-from besom.storage import delete_study, has_storage
+from besom.storage import delete_study, find_study, has_storage
 from besom.tracking import fix_environment, uri_of
 from besom.uris import HTTP, without_password
 
@@ -32,19 +32,22 @@ def delete_locked(store: Store, name: str) -> None:
 
     The study goes last: interrupted, the same call still finds the sweep and goes on.
     """
-    _delete_runs(uri_of(store, name), name)
+    study = find_study(store.studies_uri, name)
+    _delete_runs(uri_of(store, name), name, study.user_attrs.get("id") if study is not None else None)
+    for page in (store.reports / f"{name}.html", store.reports / f"{name}.csv"):
+        page.unlink(missing_ok=True)
     shutil.rmtree(store.artifacts / name, ignore_errors=True)
     shutil.rmtree(store.sweep(name), ignore_errors=True)
     if has_storage(store.studies_uri):
         delete_study(store.studies_uri, name)
 
 
-def _delete_runs(uri: str, name: str) -> None:
+def _delete_runs(uri: str, name: str, study: str | None) -> None:
     fix_environment()
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
-    champion.forget(client, name)
+    champion.forget(client, name, study)
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return

@@ -20,7 +20,7 @@ from besom.app.store import create_store
 from besom.configs.schema import DataConfig
 from besom.data import SHARED_FOLDER
 from besom.engines.lanes import cool_down, warm_up
-from besom.errors import SweepStopped
+from besom.errors import BesomError, SweepStopped
 from besom.lock import parent_lock, refuse_if_locked
 from besom.search.grammar import override_text
 from besom.seeding import fix_runtime
@@ -29,6 +29,7 @@ from besom.sweep import settings as sweep_settings
 from besom.sweep.settings import SweepSettings
 from besom.sweep.tally import Tally
 from besom.tracking import fix_environment, keep_uri, tracking_uri
+from besom.uris import without_password
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -138,8 +139,9 @@ def _record(plan: PlannedSweep) -> None:
     try:
         record(tracking_uri(plan.trial), load_study(plan.settings.storage, plan.name))
     except Exception as error:  # MLflow's, of any kind: nothing that counts is lost
-        reason = " ".join(str(error).split())
-        sys.stderr.write(f"besom: the sweep's charts are not in MLflow: {reason}; the same command tries again\n")
+        reason = without_password(" ".join(str(error).split()))
+        what = "" if isinstance(error, BesomError) else "the sweep's charts may not be in MLflow: "
+        sys.stderr.write(f"besom: {what}{reason}; the same command tries again\n")
 
 
 def _taken_live(config: DictConfig) -> list[str]:

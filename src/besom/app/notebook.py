@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from besom.compare.catalog import StoredRun
     from besom.paths import Store
 
+MODEL_FILE = "data/model.keras"
+"""In the folder of a logged Keras model."""
+
 
 def runs(sweep: str, store: str | Path | None = None, *, lost_too: bool = False) -> pd.DataFrame:
     """Return the trials of a sweep as a table, one row a trial, as ``besom runs`` shows them.
@@ -157,7 +160,6 @@ def _read_model(run: StoredRun) -> Any:
     with native_stderr_hushed():
         import keras
         import mlflow.artifacts
-        import mlflow.keras
 
         keras.ops.zeros(1)  # the first operation looks for a GPU, and complains where there is none
 
@@ -165,7 +167,9 @@ def _read_model(run: StoredRun) -> Any:
     try:
         with TemporaryDirectory(prefix="besom-") as folder:
             path = mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=run.uri)
-            return mlflow.keras.load_model(path, load_model_kwargs={"safe_mode": True})
+            # by Keras itself: mlflow.keras would take a SavedModel too where the stored MLmodel says so, and
+            # TensorFlow runs what is in one
+            return keras.saving.load_model(Path(path, MODEL_FILE), safe_mode=True)
     except Exception as error:  # of the file, its zip, its JSON, its weights, or a layer that Keras does not know
         raise BesomError(f"the model of run {run.run_id} cannot be read: {one_line(error)}") from error
 

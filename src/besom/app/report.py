@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +16,7 @@ from besom.compare.trials import SweepTrials
 from besom.configs.project import Stage
 from besom.errors import ConfigError, NotFound
 from besom.paths import Store
+from besom.uris import without_password
 
 
 def report_sweep(store: Store, name: str, output: Path | None) -> tuple[Path, Path]:
@@ -46,9 +48,14 @@ def _known(store: Store, study: Study, folder: Path) -> Known:
         run = find_run(store, study.study_name)
     except NotFound:
         return Known(question=question)
-    run.client.download_artifacts(run.run_id, "", str(folder))
-    champion = ChampionPage.read(folder, run.run_id, run.tags)
-    return Known(champion, question, recorded_importances(run.client, SweepTrials.of(study)))
+    try:
+        run.client.download_artifacts(run.run_id, "", str(folder))
+        champion = ChampionPage.read(folder, run.run_id, run.tags)
+        return Known(champion, question, recorded_importances(run.client, SweepTrials.of(study)))
+    except Exception as error:  # of any artifact store; the study has all the numbers
+        reason = without_password(" ".join(str(error).split()))
+        sys.stderr.write(f"besom: the page lacks the best trial's pictures, which cannot be fetched: {reason}\n")
+        return Known(question=question)
 
 
 def _question(store: Store, name: str) -> str:

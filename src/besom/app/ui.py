@@ -24,6 +24,7 @@ from besom.paths import Store
 from besom.tables import say
 
 READY_SECONDS = 60.0
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # a proxy is for other machines
 
 
 def serve(store: Store, sweep: str | None, host: str, port: int) -> int:
@@ -36,14 +37,15 @@ def serve(store: Store, sweep: str | None, host: str, port: int) -> int:
     if not store.exists or (sweep and not store.sweep(sweep).is_dir()):
         _refuse_unknown(store, sweep)
     _refuse_taken_port(host, port)
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    for end in (signal.SIGTERM, signal.SIGHUP):  # the server has a session of its own, and would outlive a terminal
+        signal.signal(end, _as_interrupt)
     server = _start(store, host, port)
     try:
         address = f"http://{host}:{port}"
         _wait_until_ready(server, f"{address}/health")
         say(f"MLflow UI: {address}/{_runs_of(address, sweep) if sweep else ''}   (Ctrl-C ends it)")
         sys.stdout.flush()
-        return server.wait()
+        raise BesomError(f"the MLflow server ended by itself with exit code {server.wait()}")
     except KeyboardInterrupt:
         return 130
     finally:
@@ -72,7 +74,7 @@ def _runs_of(address: str, sweep: str) -> str:
     """
     name = urllib.parse.urlencode({"experiment_name": sweep})
     try:
-        with urllib.request.urlopen(f"{address}/api/2.0/mlflow/experiments/get-by-name?{name}", timeout=30) as answer:
+        with _open(f"{address}/api/2.0/mlflow/experiments/get-by-name?{name}", timeout=30) as answer:
             experiment = json.load(answer)["experiment"]
     except urllib.error.HTTPError as error:
         raise NotFound(f"sweep '{sweep}' has no runs in this store's MLflow; it tracks to another one") from error
@@ -107,7 +109,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
         if server.poll() is not None:
             raise BesomError(f"the MLflow server ended at once with exit code {server.returncode}")
         try:
-            with urllib.request.urlopen(url, timeout=1):
+            with _open(url, timeout=1):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)

@@ -11,22 +11,26 @@ from besom.errors import BesomError
 from besom.uris import HTTP
 
 ALIAS = "champion"
-OWNER = "besom.sweep"
-"""Tag of a registered model that besom made; one without it is somebody else's and is left alone."""
+OWNER = "besom.study"
+"""Tag of a registered model that besom made: the id of its study. Any other model of that name is left alone, be it a
+person's or that of another store's sweep on the same server."""
 
 
-def crown(client: Any, sweep: str, run_id: str, number: int, value: float, *, is_maximized: bool) -> str | None:
+def crown(
+    client: Any, sweep: str, study: str, run_id: str, number: int, value: float, *, is_maximized: bool
+) -> str | None:
     """Give the alias to a run's model, unless the champion that there is does as well; return its new version.
 
     Args:
         client: an ``MlflowClient``.
+        study: id of the sweep's study, which is another one for each sweep of that name.
         run_id: of the best trial; it has logged a model.
         value: its objective.
 
     Raises:
-        BesomError: the name is that of a model which besom did not register.
+        BesomError: the name is that of a model which this sweep did not register.
     """
-    version = _champion(client, sweep)
+    version = _champion(client, sweep, study)
     if version is not None and not _is_beaten(version, value, is_maximized):
         return None
     outputs = client.get_run(run_id).outputs
@@ -60,16 +64,16 @@ def _is_beaten(version: Any, value: float, is_maximized: bool) -> bool:
     return other is not None and (value > float(other) if is_maximized else value < float(other))
 
 
-def _champion(client: Any, sweep: str) -> Any:
+def _champion(client: Any, sweep: str, study: str) -> Any:
     """Return the version that has the alias, None where none has; the registered model is there afterwards."""
     model = find(client, sweep)
     if model is None:
-        client.create_registered_model(sweep, tags={OWNER: sweep}, description=f"The best trial of sweep '{sweep}'")
+        client.create_registered_model(sweep, tags={OWNER: study}, description=f"The best trial of sweep '{sweep}'")
         return None
-    if model.tags.get(OWNER) != sweep:
+    if model.tags.get(OWNER) != study:
         raise BesomError(
-            f"MLflow's registry has a model '{sweep}' that besom did not register; it is left alone, and the best "
-            "trial has no alias. Another --name gives the sweep's model another name"
+            f"the best trial has no alias '{ALIAS}': MLflow's registry has a model '{sweep}' that this sweep did not "
+            "register, which is left alone; another --name gives the sweep's model another name"
         )
     number = model.aliases.get(ALIAS)
     return None if number is None else client.get_model_version(sweep, number)
@@ -87,8 +91,8 @@ def find(client: Any, sweep: str) -> Any:
         raise
 
 
-def forget(client: Any, sweep: str) -> None:
-    """Delete a sweep's registered model with its versions, where besom made it; the runs' models stay."""
+def forget(client: Any, sweep: str, study: str | None) -> None:
+    """Delete a sweep's registered model with its versions, where that study made it; the runs' models stay."""
     model = find(client, sweep)
-    if model is not None and model.tags.get(OWNER) == sweep:
+    if model is not None and study is not None and model.tags.get(OWNER) == study:
         client.delete_registered_model(sweep)

@@ -25,7 +25,7 @@ def of(trials: SweepTrials) -> dict[str, float]:
     By fANOVA (Hutter et al. 2014, https://proceedings.mlr.press/v32/hutter14.html). Empty where there are too few
     trials, or none is better than another. Parameters that some complete trial lacks are left out.
     """
-    params = [name for name in trials.params if all(name in trial.params for trial in trials.complete)]
+    params = shared_params(trials)
     if len(trials.complete) < FEWEST or len({trial.values[0] for trial in trials.complete}) < 2 or not params:
         return {}
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # scikit-learn: 1.5 s
@@ -38,6 +38,11 @@ def of(trials: SweepTrials) -> dict[str, float]:
         warnings.simplefilter("ignore", ExperimentalWarning)
         shares = get_param_importances(study, evaluator=evaluator, params=params)
     return {name: float(share) for name, share in shares.items()}
+
+
+def shared_params(trials: SweepTrials) -> list[str]:
+    """Return the parameters that took more than one value and that every complete trial has."""
+    return [name for name in trials.params if all(name in trial.params for trial in trials.complete)]
 
 
 def _evenly(trials: tuple[FrozenTrial, ...]) -> list[FrozenTrial]:

@@ -39,8 +39,21 @@ def record(uri: str, study: Study) -> None:
     client = MlflowClient(uri)
     trials = SweepTrials.of(study)
     parent = _parent(client, trials.name)
-    if parent is None or _is_of(parent, trials):
+    if parent is None:
         return
+    if not _is_of(parent, trials):
+        _draw(client, parent, study, trials)
+    best = trials.best
+    if best is not None and "run_id" in best.user_attrs:
+        champion.crown(
+            *(client, trials.name, str(study.user_attrs.get("id")), str(best.user_attrs["run_id"])),
+            *(best.number, best.values[0]),
+            is_maximized=trials.is_maximized,
+        )
+
+
+def _draw(client: Any, parent: Any, study: Study, trials: SweepTrials) -> None:
+    """Log what is to be seen of the sweep; last of which trials that is: interrupted, the next start does it again."""
     run_id, shares = parent.info.run_id, importances.of(trials)
     with TemporaryDirectory() as name:
         write(Path(name), study, trials, charts_of(trials, shares))
@@ -48,13 +61,7 @@ def record(uri: str, study: Study) -> None:
     client.set_experiment_tag(parent.info.experiment_id, shared_view.TAG, shared_view.state(trials))
     if shares:
         log_values(client, run_id, {_metric(param): share for param, share in shares.items()})
-    best = trials.best
-    if best is not None and "run_id" in best.user_attrs:
-        champion.crown(
-            *(client, trials.name, str(best.user_attrs["run_id"]), best.number, best.values[0]),
-            is_maximized=trials.is_maximized,
-        )
-    log_tags(client, run_id, {STAMP: _stamp(trials)})  # last: interrupted, the next start does it again
+    log_tags(client, run_id, {STAMP: _stamp(trials)})
 
 
 def recorded_importances(client: Any, trials: SweepTrials) -> dict[str, float] | None:
@@ -66,7 +73,8 @@ def recorded_importances(client: Any, trials: SweepTrials) -> dict[str, float] |
     if parent is None or not _is_of(parent, trials):
         return None
     metrics = parent.data.metrics
-    shares = {name: metrics[key] for name in trials.params if (key := _metric(name)) in metrics}
+    of_all = importances.shared_params(trials)  # a metric of another one is left from a record of fewer trials
+    shares = {name: metrics[key] for name in of_all if (key := _metric(name)) in metrics}
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
@@ -80,13 +88,12 @@ def _is_of(parent: Any, trials: SweepTrials) -> bool:
 
 def write(folder: Path, study: Study, trials: SweepTrials, charts: list[Chart]) -> None:
     """Write ``charts.html``, ``charts/*.png`` and ``leaderboard.csv``."""
-    import pandas as pd
-
+    from besom.compare.frame import framed
     from besom.compare.page import charts_page
     from besom.compare.still import picture
 
     board = leaderboard(rows(trials.ended), directions_of(study))
-    pd.DataFrame(board).to_csv(folder / "leaderboard.csv", index=False, lineterminator="\n")
+    framed(board, len(study.directions)).to_csv(folder / "leaderboard.csv", index=False, lineterminator="\n")
     if not charts:
         return
     (folder / "charts.html").write_text(charts_page(trials, charts), encoding="utf-8")

@@ -23,7 +23,6 @@ from besom.compare.trials import SweepTrials
 from besom.compare.verdict import sentences
 from besom.compare.views import charts_of
 from besom.paths import write_atomically
-from besom.search.grammar import override_text
 from besom.sweep.rows import FACTS, differing, leaderboard, row, rows
 from besom.sweep.tally import directions_of
 
@@ -49,11 +48,11 @@ FIRST = 15
 
 def write_report(study: Study, known: Known, page: Path) -> tuple[Path, Path]:
     """Write the report of a sweep, and its trials as CSV beside it; return both files."""
-    import pandas as pd
+    from besom.compare.frame import framed
 
     board = leaderboard(rows(SweepTrials.of(study).ended), directions_of(study))
     table = page.with_suffix(".csv")
-    write_atomically(table, pd.DataFrame(board).to_csv(index=False, lineterminator="\n"))
+    write_atomically(table, framed(board, len(study.directions)).to_csv(index=False, lineterminator="\n"))
     write_atomically(page, report(study, known))
     return page, table
 
@@ -144,9 +143,7 @@ def _failures(trials: SweepTrials) -> Table | None:
 def _commands(trials: SweepTrials) -> list[str]:
     if trials.best is None:
         return [f"besom sweep {trials.name}"]
-    point = " ".join(f"{key}={override_text(value)}" for key, value in trials.best.params.items())
     return [
         f"besom reproduce {trials.name}    # trains trial {trials.best.number} again and compares, bit for bit",
         f"besom predict {trials.name}      # its first predictions beside the truth",
-        f"besom summary {point}",
     ]

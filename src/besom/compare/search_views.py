@@ -19,6 +19,8 @@ from besom.tables import cell
 NAN = float("nan")
 JITTER = 0.22
 """How far trials of one value are spread to either side, of the distance between two values."""
+BELOW = 0.15
+"""How far below a range lies what lacks the parameter, of the length of the range."""
 PER_ROW = 6
 """Panels beside each other in the slice chart; with more parameters the most important are shown."""
 
@@ -125,12 +127,24 @@ def _scale(trials: SweepTrials, param: str) -> tuple[Axis, Callable[[FrozenTrial
     """Return the axis of a parameter, and where a trial lies on it: by place in its list, or by number."""
     names = trials.values_of(param)
     distribution = trials.distribution(param)
+    lacks = any(param not in trial.params for trial in trials.complete)
     if names is None and isinstance(distribution, FloatDistribution | IntDistribution):
-        return Axis(short(param), is_log=distribution.log), lambda trial: float(trial.params.get(param, NAN))
-    known = names or []
+        return _range(trials, param, is_log=distribution.log, lacks=lacks)
+    known = ["-", *(names or [])] if lacks else names or []  # drawn at 0 it would be another value
     ticks = {float(place): name for place, name in enumerate(known)}
     places = {name: place for place, name in ticks.items()}
     return Axis(short(param), ticks), lambda trial: places.get(text_of(trial.params.get(param)), NAN)
+
+
+def _range(
+    trials: SweepTrials, param: str, *, is_log: bool, lacks: bool
+) -> tuple[Axis, Callable[[FrozenTrial], float]]:
+    """Return the axis of a range; trials that lack the parameter lie below it, and its title says so."""
+    values = [float(trial.params[param]) for trial in trials.complete if param in trial.params] or [1.0]
+    low, high = min(values), max(values)
+    below = low / (high / low) ** BELOW / 1.1 if is_log else low - BELOW * (high - low) - 0.1
+    title = f"{short(param)} (lowest: none)" if lacks else short(param)
+    return Axis(title, is_log=is_log), lambda trial: float(trial.params.get(param, below))
 
 
 def slices(trials: SweepTrials, importances: Mapping[str, float]) -> Chart | None:

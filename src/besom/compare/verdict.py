@@ -41,10 +41,13 @@ def _lead(trials: SweepTrials) -> str:
         return "It is the only complete trial; there is nothing to compare it with."
     first, second = trials.ranked[:2]
     gap = abs(first.values[0] - second.values[0])
+    if gap == 0:
+        ties = sum(trial.values[0] == first.values[0] for trial in trials.ranked)
+        return f"It is one of {ties:,} that are equally good; the earliest of them is named."
     lead = f"It leads the second, trial {second.number}, by {_points(trials, gap)}"
     margin = margin_of(trials)
     if margin is None:
-        return f"{lead}."
+        return f"{lead}; whether that is more than noise cannot be told from one number."
     n_val = first.user_attrs["n_val"]
     if gap < margin:
         rivals = sum(abs(first.values[0] - trial.values[0]) < margin for trial in trials.ranked[1:])
