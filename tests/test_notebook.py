@@ -160,13 +160,14 @@ def test_what_has_no_model_says_so(store: Path) -> None:
 
 @pytest.fixture
 def file(store: Path, said: Besom) -> Iterator[Path]:
-    """The champion's file, to be changed: it is put back afterwards."""
+    """The champion's file, to be changed with what describes it: both are put back afterwards."""
     query = "select artifact_location from logged_models where source_run_id = ?"
     ((location,),) = rows(store, query, said("best", "quick")["run_id"])
     (path,) = Path(location.removeprefix("file://")).rglob("*.keras")
-    kept = path.read_bytes()
+    kept = {one: one.read_bytes() for one in (path, path.parents[1] / "MLmodel")}
     yield path
-    path.write_bytes(kept)
+    for one, content in kept.items():
+        one.write_bytes(content)
 
 
 def another_network(path: Path) -> None:
@@ -194,6 +195,18 @@ def no_file(path: Path) -> None:
     path.unlink()
 
 
+def program_in_its_place(path: Path) -> None:
+    """A SavedModel, which TensorFlow runs as it is read, with the word that MLflow takes for leave to read it."""
+    import keras
+
+    keras.saving.load_model(path).export(path.with_suffix(""), verbose=False)
+    path.unlink()
+    described = path.parents[1] / "MLmodel"
+    text = described.read_text(encoding="utf-8")
+    assert "save_exported_model: false" in text
+    described.write_text(text.replace("save_exported_model: false", "save_exported_model: true"), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -201,6 +214,7 @@ def no_file(path: Path) -> None:
         (half_a_file, r"^the model of run \w+ cannot be read: "),
         (code_in_the_file, r"^the model of run \w+ cannot be read: .*lambda"),
         (no_file, r"^the model of run \w+ cannot be read: "),
+        (program_in_its_place, r"^the model of run \w+ cannot be read: .*model\.keras"),
     ],
 )
 def test_a_model_that_is_not_what_was_trained_is_not_given_out(

@@ -10,14 +10,13 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from besom.errors import BesomError, DataError, NotFound, one_line
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import keras
     import numpy as np
     import optuna
