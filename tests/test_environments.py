@@ -48,6 +48,7 @@ BESOMS_APP = (  # need what a foreign app has not: besom's command, its store, i
     "test_sources.py",
     "test_split.py",
     "test_store.py",
+    "test_sweep_files.py",
     "test_tracking.py",
     "test_training.py",
     "test_trial.py",
