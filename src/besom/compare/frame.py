@@ -10,8 +10,10 @@ from typing import Any
 
 import pandas as pd
 from optuna.study import Study
+from optuna.trial import FrozenTrial
 
-from besom.sweep.rows import FIXED_COLUMNS, OBJECTIVE, parted_objectives, rows
+from besom.sweep.rows import FIXED_COLUMNS, OBJECTIVE, leaderboard, parted_objectives, rows
+from besom.sweep.tally import directions_of
 
 KINDS = {
     "number": "int64",
@@ -47,6 +49,12 @@ def framed(found: Sequence[Mapping[str, Any]], n_objectives: int) -> pd.DataFram
     fixed = parted_objectives(dict.fromkeys(FIXED_COLUMNS), n_objectives)
     names = dict.fromkeys([*fixed, *(name for one in parted for name in one)])
     return pd.DataFrame({name: _column(name, [one.get(name) for one in parted]) for name in names})
+
+
+def board_csv(study: Study, trials: Sequence[FrozenTrial]) -> str:
+    """Return trials of a study as CSV, best first; integers stay integers where some trial has none."""
+    board = leaderboard(rows(trials), directions_of(study))
+    return framed(board, len(study.directions)).to_csv(index=False, lineterminator="\n")
 
 
 def _column(name: str, values: list[Any]) -> pd.Series[Any]:

@@ -14,10 +14,9 @@ from optuna.study import Study
 
 from besom.compare import champion, importances, shared_view
 from besom.compare.charts import Chart
-from besom.compare.trials import SweepTrials, short
+from besom.compare.trials import SweepTrials
 from besom.compare.views import charts_of
-from besom.sweep.rows import leaderboard, rows
-from besom.sweep.tally import directions_of
+from besom.tables import title
 from besom.tracking import fix_environment, log_tags, log_values
 
 STAMP = "charts"
@@ -88,12 +87,11 @@ def _is_of(parent: Any, trials: SweepTrials) -> bool:
 
 def write(folder: Path, study: Study, trials: SweepTrials, charts: list[Chart]) -> None:
     """Write ``charts.html``, ``charts/*.png`` and ``leaderboard.csv``."""
-    from besom.compare.frame import framed
+    from besom.compare.frame import board_csv
     from besom.compare.page import charts_page
     from besom.compare.still import picture
 
-    board = leaderboard(rows(trials.ended), directions_of(study))
-    framed(board, len(study.directions)).to_csv(folder / "leaderboard.csv", index=False, lineterminator="\n")
+    (folder / "leaderboard.csv").write_text(board_csv(study, trials.ended), encoding="utf-8")
     if not charts:
         return
     (folder / "charts.html").write_text(charts_page(trials, charts), encoding="utf-8")
@@ -111,4 +109,4 @@ def _parent(client: Any, sweep: str) -> Any:
 
 
 def _metric(param: str) -> str:
-    return "importance." + re.sub(r"[^\w./ -]", "_", short(param))
+    return "importance." + re.sub(r"[^\w./ -]", "_", title(param))

@@ -48,11 +48,10 @@ FIRST = 15
 
 def write_report(study: Study, known: Known, page: Path) -> tuple[Path, Path]:
     """Write the report of a sweep, and its trials as CSV beside it; return both files."""
-    from besom.compare.frame import framed
+    from besom.compare.frame import board_csv
 
-    board = leaderboard(rows(SweepTrials.of(study).ended), directions_of(study))
     table = page.with_suffix(".csv")
-    write_atomically(table, framed(board, len(study.directions)).to_csv(index=False, lineterminator="\n"))
+    write_atomically(table, board_csv(study, SweepTrials.of(study).ended))
     write_atomically(page, report(study, known))
     return page, table
 

@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial
 
 from besom.compare.charts import Axis, Chart, Coordinate, Panel, ParallelChart, Series
 from besom.compare.points import complete_points, count, is_sized, points, size_of, trial_text
-from besom.compare.trials import SweepTrials, point_text, short, text_of
-from besom.tables import cell
+from besom.compare.trials import SweepTrials, point_text, text_of
+from besom.tables import cell, title
 
 NAN = float("nan")
 JITTER = 0.22
@@ -72,11 +72,11 @@ def importance_chart(trials: SweepTrials, importances: Mapping[str, float]) -> C
         return None
     first = next(iter(importances))
     rows = list(reversed(list(importances.items())))
-    ticks = {float(row): short(name) for row, (name, _) in enumerate(rows)}
+    ticks = {float(row): title(name) for row, (name, _) in enumerate(rows)}
     return Chart(
         "importances",
         "Parameter importances",
-        f"How much of the differences between trials each parameter explains: {short(first)} most, "
+        f"How much of the differences between trials each parameter explains: {title(first)} most, "
         f"{importances[first]:.0%}. By fANOVA over {count(len(trials.complete), 'complete trial')}; "
         "of a few trials it is a rough picture.",
         [
@@ -90,7 +90,7 @@ def importance_chart(trials: SweepTrials, importances: Mapping[str, float]) -> C
                         "complete",
                         [share for _, share in rows],
                         list(map(float, range(len(rows)))),
-                        [f"{short(name)}: {share:.1%}" for name, share in rows],
+                        [f"{title(name)}: {share:.1%}" for name, share in rows],
                     )
                 ],
             )
@@ -133,7 +133,7 @@ def _scale(trials: SweepTrials, param: str) -> tuple[Axis, Callable[[FrozenTrial
     known = ["-", *(names or [])] if lacks else names or []  # drawn at 0 it would be another value
     ticks = {float(place): name for place, name in enumerate(known)}
     places = {name: place for place, name in ticks.items()}
-    return Axis(short(param), ticks), lambda trial: places.get(text_of(trial.params.get(param)), NAN)
+    return Axis(title(param), ticks), lambda trial: places.get(text_of(trial.params.get(param)), NAN)
 
 
 def _range(
@@ -143,8 +143,8 @@ def _range(
     values = [float(trial.params[param]) for trial in trials.complete if param in trial.params] or [1.0]
     low, high = min(values), max(values)
     below = low / (high / low) ** BELOW / 1.1 if is_log else low - BELOW * (high - low) - 0.1
-    title = f"{short(param)} (lowest: none)" if lacks else short(param)
-    return Axis(title, is_log=is_log), lambda trial: float(trial.params.get(param, below))
+    name = f"{title(param)} (lowest: none)" if lacks else title(param)
+    return Axis(name, is_log=is_log), lambda trial: float(trial.params.get(param, below))
 
 
 def slices(trials: SweepTrials, importances: Mapping[str, float]) -> Chart | None:

@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from besom.compare.trials import short
-from besom.tables import cell
+from besom.tables import cell, title
 
 LONG = ("reason", "value")
 """Columns whose texts are broken into lines."""
@@ -47,13 +46,13 @@ class Table:
             best: number of the trial that stands out.
         """
         numeric = [
-            short(column) for column in columns if all(isinstance(row.get(column), int | float | None) for row in found)
+            title(column) for column in columns if all(isinstance(row.get(column), int | float | None) for row in found)
         ]
         rows = [
             Row([_text(column, row.get(column)) for column in columns], best is not None and row.get("number") == best)
             for row in found
         ]
-        return cls(caption, [short(column) for column in columns], rows, numeric)
+        return cls(caption, [title(column) for column in columns], rows, numeric)
 
     def kind(self, place: int) -> str:
         """Return what a column holds: ``number``, ``reason`` (long) or ``text``."""

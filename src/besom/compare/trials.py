@@ -17,6 +17,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from besom.sweep.tally import OWN, Tally, directions_of, outcome
+from besom.tables import title
 
 OBJECTIVE_SETTING = "train.objective"
 
@@ -107,14 +108,9 @@ def text_of(value: Any) -> str:
     return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def short(name: str) -> str:
-    """Return a dotted name without the group that most of them share: ``model.conv.0.filters`` → ``conv.0.filters``."""
-    return name.removeprefix("model.").removeprefix("train.")
-
-
 def point_text(trial: FrozenTrial, params: Sequence[str]) -> str:
     """Return a trial's point in one line."""
-    return ", ".join(f"{short(name)}={text_of(trial.params[name])}" for name in params if name in trial.params)
+    return ", ".join(f"{title(name)}={text_of(trial.params[name])}" for name in params if name in trial.params)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from optuna.trial import FrozenTrial
 
-from besom.compare.trials import SweepTrials, point_text, short
-from besom.tables import cell
+from besom.compare.trials import SweepTrials, point_text
+from besom.tables import cell, title
 
 Z = 1.96
 """Of 95 %."""
@@ -101,7 +101,7 @@ def _cheaper(trials: SweepTrials) -> str:
 
 
 def _why(importances: Mapping[str, float]) -> str:
-    top = [f"{short(name)} ({share:.0%})" for name, share in list(importances.items())[:3] if share >= 0.05]
+    top = [f"{title(name)} ({share:.0%})" for name, share in list(importances.items())[:3] if share >= 0.05]
     return f"What mattered: {', '.join(top)}, by fANOVA." if top else ""
 
 

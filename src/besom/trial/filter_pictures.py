@@ -14,22 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from besom.trial.shades import diverging, greys, limit_of, photo
-from besom.trial.tiling import Cells, Page
+from besom.trial.tiling import Cells, Page, step_of
 
 if TYPE_CHECKING:
     from besom.trial.convolutions import Convolution, Opened
 
 MOST_FILTERS, MOST_CHANNELS = 16, 16
 """A layer may have hundreds; a picture has the first ones and says so."""
-MOST_PIXELS = 112
-"""A side with more pixels is drawn with every second, third, … of them."""
 PHOTO = 84
 """Pixels that the image in the corner takes a side, at most."""
 
 
 def filters_picture(path: Path, layer: Convolution) -> None:
     """Draw each filter of a layer as a row of its slices, one a channel of the input."""
-    step = _step(layer.kernel)
+    step = step_of(layer.kernel.shape)
     shown = layer.kernel[::step, ::step, :MOST_CHANNELS, :MOST_FILTERS]
     limit = limit_of(layer.kernel)
     _, _, channels, filters = layer.kernel.shape
@@ -45,7 +43,7 @@ def filters_picture(path: Path, layer: Convolution) -> None:
 
 def feature_maps_picture(path: Path, seen: Opened, layer: Convolution) -> None:
     """Draw what goes into a layer for one image, and the feature map that each filter makes of it, in one scale."""
-    step, is_first = _step(layer.inputs), layer is seen.convolutions[0]
+    step, is_first = step_of(layer.inputs.shape), layer is seen.convolutions[0]
     image = f"The image is the first of validation: class {seen.truth}, taken for {seen.predicted}."
     (height, width, channels), filters = layer.inputs.shape, layer.maps.shape[-1]
     what_goes_in = f"in: {_some(channels, 'channel')} of {height}x{width}{_every(step)}"
@@ -112,11 +110,6 @@ def _about_sides(layer: Convolution) -> str:
 
 def _bias(layer: Convolution, number: int) -> str:
     return f", bias {layer.bias[number]:+.2g}" if layer.has_bias else ""
-
-
-def _step(pixels: NDArray[np.float32]) -> int:
-    """Return that every how many pixels of something of shape (height, width, …) are drawn."""
-    return int(-(-max(pixels.shape[:2]) // MOST_PIXELS))
 
 
 def _every(step: int) -> str:

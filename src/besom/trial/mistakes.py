@@ -14,15 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from besom.trial.shades import photo
-from besom.trial.tiling import Cells, Page
+from besom.trial.tiling import Cells, Page, step_of
 
 if TYPE_CHECKING:
     from besom.data import Dataset
 
 MOST = 40
 """Images in the picture."""
-MOST_PIXELS = 112
-"""A side with more pixels is drawn with every second, third, … of them."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def mistakes_picture(path: Path, mistakes: Sequence[Mistake], dataset: Dataset) 
         mistakes: at least one, of the data set's validation images.
     """
     shown = mistakes[:MOST]
-    step = -(-max(dataset.input_shape[:2]) // MOST_PIXELS)
+    step = step_of(dataset.input_shape)
     tiles = np.stack([photo(dataset.x_val[one.place, ::step, ::step])[np.newaxis] for one in shown])
     some = f"the {len(shown)} surest of them" if len(mistakes) > len(shown) else "all of them, the surest first"
     every = f"; every {step}th pixel" if step > 1 else ""

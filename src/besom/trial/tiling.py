@@ -20,6 +20,8 @@ WIDTH, HEIGHT = 960, 720
 """Pixels that all tiles of a page may take together."""
 LARGEST_TILE, LARGEST_PIXEL = 150, 48
 """Sides that a tile, and what was one of its pixels, never exceed."""
+MOST_PIXELS = 112
+"""A side with more pixels is drawn with every second, third, … of them."""
 MARGIN, GAP, HEADING, LABEL = 24, 4, 36, 16
 """Pixels around a page; between the tiles of a cell; of a heading; of the label above a cell."""
 TITLE, LINE = 32, 20
@@ -144,6 +146,11 @@ class Page:
         texts = [text_width(self.title, 17) + aside, *(text_width(line, 13) + aside for line in self.lines)]
         cells = [max(cells.heading_width(), cells.width(self._scale)) for cells in self.sections]
         return round(max(*texts, *cells))
+
+
+def step_of(shape: Sequence[int]) -> int:
+    """Return that every how many pixels of something of shape (height, width, …) are drawn, so that a tile has room."""
+    return -(-max(shape[:2]) // MOST_PIXELS)
 
 
 def rounded(number: float) -> str:
