@@ -7,7 +7,7 @@
 BIN := .venv/bin
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
-.PHONY: help venv sweep ui notebook test test-services bench bench-page bench-peers lint lock
+.PHONY: help venv sweep ui notebook test test-services prove bench bench-page bench-peers lint lock
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ test: venv ## the core suite, with coverage, two files at a time
 
 test-services: venv ## the tests that need a browser, a server or another environment
 	@$(BIN)/python -m pytest -m service $(ARGS)
+
+prove: venv ## 50 trials of every kind, each again in a fresh process, on lanes of 1 and of 2 threads; half an hour
+	@$(BIN)/python benchmarks/prove.py $(ARGS)
 
 bench: venv ## every benchmark, then docs/benchmarks.md; hours; BESOM_MNIST_NPZ names the whole MNIST
 	@sh .ci/venv bench .venv-hydra-1.4 .ci/hydra-1.4.lock

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -74,6 +76,26 @@ def same(one: Any, other: Any) -> bool:
 
 
 BesomCommand = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class Folder:
+    """A folder to run besom in."""
+
+    def __init__(self, path: Path, command: BesomCommand) -> None:
+        self.path = path
+        self._command = command
+
+    def besom(self, *args: str, code: int = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        done = self._command(*args, cwd=self.path, env=env, timeout=240)
+        assert done.returncode == code, f"besom {' '.join(args)} → {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def json(self, *args: str, code: int = 0) -> Any:
+        return json.loads(self.besom(*args, "--format", "json", code=code).stdout)
+
+    def mlflow(self, query: str) -> list[Any]:
+        with sqlite3.connect(self.path / "mlruns" / "mlflow.db") as database:
+            return database.execute(query).fetchall()
 
 
 @pytest.fixture(scope="session")

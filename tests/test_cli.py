@@ -4,43 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shutil
 import sqlite3
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, BesomCommand
+from conftest import ROOT, BesomCommand, Folder
 
 import besom.app.cli
 from besom import data
 
 SMALL = ("train.epochs=2", "data.n_train=300")
 COLUMNS = {"number", "state", "objective", "n_params", "n_macs", "fit_seconds", "run_id", "weights_sha256"}
-
-
-class Folder:
-    """A folder to run besom in."""
-
-    def __init__(self, path: Path, command: BesomCommand) -> None:
-        self.path = path
-        self._command = command
-
-    def besom(self, *args: str, code: int = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        done = self._command(*args, cwd=self.path, env=env, timeout=240)
-        assert done.returncode == code, f"besom {' '.join(args)} → {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    def json(self, *args: str, code: int = 0) -> Any:
-        return json.loads(self.besom(*args, "--format", "json", code=code).stdout)
-
-    def mlflow(self, query: str) -> list[Any]:
-        with sqlite3.connect(self.path / "mlruns" / "mlflow.db") as database:
-            return database.execute(query).fetchall()
 
 
 @pytest.fixture(scope="module")
@@ -241,24 +218,6 @@ def best_location(database: sqlite3.Connection, table: str, column: str) -> str:
     query = f"select {column} from {table} where {column} like '%/artifacts/quick%'"
     location: str = database.execute(query).fetchone()[0]
     return location.split("/artifacts/quick", maxsplit=1)[0]
-
-
-def test_a_flipped_pixel_is_found_and_named(tmp_path: Path, besom_command: BesomCommand) -> None:
-    import numpy as np
-
-    from besom.datasets.pinned import mnist_5k
-
-    folder, arrays = Folder(tmp_path, besom_command), mnist_5k()
-    x = arrays.x[::10].copy()
-    np.savez(tmp_path / "mine.npz", x=x, y=arrays.y[::10])
-    folder.besom("train", "data=npz", "data.path=mine.npz", "train.epochs=1", "model.conv.0.strides=3")
-    (run_id,) = folder.mlflow("select run_uuid from tags where key = 'kind' and value = 'train'")[0]
-    x[:, 14, 14, 0] ^= 1
-    np.savez(tmp_path / "mine.npz", x=x, y=arrays.y[::10])
-    found = folder.json("reproduce", run_id, code=1)
-    assert found["cause"] == "data"
-    assert "weights" in found["differs"]
-    assert found["first_epoch"] == 0
 
 
 def test_a_deleted_sweep_is_gone_and_its_name_free(copy: Folder) -> None:

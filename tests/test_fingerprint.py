@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,14 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from besom.fingerprint import (
-    RESULT_MODULES,
+    PARTS,
     array_sha256,
-    environment,
     fingerprint,
     history_sha256,
     predictions_sha256,
     weights_sha256,
 )
+from besom.provenance.environment import environment
+from besom.provenance.sources import RESULT_MODULES, installed, source_files
 
 SOURCE = Path(__file__).parents[1] / "src" / "besom"
 ZEROS = np.zeros((2, 3), np.float32)
@@ -88,12 +90,19 @@ def test_the_environment_names_packages_threads_and_cpu() -> None:
     assert found["cpu"]["flags"] == sorted(set(found["cpu"]["flags"]))
 
 
-@pytest.mark.parametrize("value", ["0", "1", None])
-def test_the_setting_of_onednn_belongs_to_the_cpu(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    if value is not None:
-        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", value)
-    assert taken()["cpu"]["onednn"] == value
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("TF_ENABLE_ONEDNN_OPTS", "onednn"),
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "onednn"),
+        ("ONEDNN_MAX_CPU_ISA", "cpu"),
+        ("NPY_DISABLE_CPU_FEATURES", "cpu"),
+        ("ONEDNN_VERBOSE", None),
+    ],
+)
+def test_a_setting_of_onednn_is_in_the_part_that_it_changes(name: str, part: str | None) -> None:
+    without, given = environment(1, {}), environment(1, {name: "x"})
+    assert [one for one in given if given[one] != without[one]] == ([part] if part else [])
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -115,12 +124,12 @@ def taken(data: str = "d", split: str = "s", threads: int = 1, **changes: Any) -
     return fingerprint(config(**changes), data, split, threads)
 
 
-def test_a_fingerprint_has_nine_parts_and_a_commit_and_goes_through_json() -> None:
+def test_a_fingerprint_has_its_parts_and_two_entries_for_people_and_goes_through_json() -> None:
     found = taken()
-    parts = ["code", "config", "data", "split", "packages", "threads", "steps_per_execution", "cpu", "seeds"]
-    assert list(found) == [*parts, "commit"]
+    assert set(found) == {*PARTS, "sources", "commit"}
     assert json.loads(json.dumps(found)) == found
     assert found == taken()
+    assert set(found["sources"]) == {f"besom/{name}.py" for name in RESULT_MODULES}
 
 
 CAUSES = [
@@ -128,15 +137,15 @@ CAUSES = [
     ({"split": "other"}, {"split"}),
     ({"threads": 2, "train__threads": 2}, {"threads"}),
     ({"train__steps_per_execution": 7}, {"steps_per_execution"}),
-    ({"train__seed": 1}, {"seeds"}),
-    ({"data__split_seed": 1}, {"seeds"}),
+    ({"train__seed": 1}, {"seed"}),
+    ({"data__split_seed": 1}, {"seed"}),
     ({"train__epochs": 3}, {"config"}),
     ({"model__conv": [{"filters": 4}]}, {"config"}),
     ({"data__rescale": "unit"}, {"config"}),
     ({"data__path": "there.npz"}, set()),
     ({"paths__store": "elsewhere"}, set()),
     ({"tracking__uri": "http://127.0.0.1"}, set()),
-    ({"model___target_": f"{__name__}.config"}, {"config", "code"}),
+    ({"model___target_": f"{__name__}.config"}, {"config", "code", "sources"}),
 ]
 
 
@@ -146,23 +155,67 @@ def test_each_cause_changes_its_own_part_only(change: dict[str, Any], parts: set
     assert {part for part in before if before[part] != now[part]} == parts
 
 
-def code_in_a_process_of_its_own(folder: Path) -> str:
+def fingerprint_in_a_process_of_its_own(folder: Path, target: str = "besom_test_own.build") -> dict[str, Any]:
     program = (
-        "import json; from besom.fingerprint import fingerprint; "
-        "train = {'seed': 0, 'steps_per_execution': 1}; own = {'_target_': 'besom_test_own.build'}; "
-        "print(fingerprint({'data': {}, 'model': own, 'train': train}, '', '', 1)['code'])"
+        "import json, sys; from besom.fingerprint import fingerprint; "
+        f"train = {{'seed': 0, 'steps_per_execution': 1}}; own = {{'_target_': {target!r}}}; "
+        "print(json.dumps(fingerprint({'data': {}, 'model': own, 'train': train}, '', '', 1)))"
     )
-    shown = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
-    return shown.stdout
+    env = {**os.environ, "PYTHONPATH": str(folder / "site-packages")}
+    command = [sys.executable, "-c", program]
+    shown = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(shown.stdout)
+    return found
 
 
 def test_the_text_of_a_users_own_builder_is_part_of_the_code(tmp_path: Path) -> None:
     file = tmp_path / "besom_test_own.py"
     file.write_text("WIDTH = 1\n", encoding="utf-8")
-    before = code_in_a_process_of_its_own(tmp_path)
-    assert code_in_a_process_of_its_own(tmp_path) == before
+    before = fingerprint_in_a_process_of_its_own(tmp_path)
+    assert fingerprint_in_a_process_of_its_own(tmp_path) == before
     file.write_text("WIDTH = 2\n", encoding="utf-8")
-    assert code_in_a_process_of_its_own(tmp_path) != before
+    now = fingerprint_in_a_process_of_its_own(tmp_path)
+    assert {part for part in before if before[part] != now[part]} == {"code", "sources"}
+
+
+PROJECT = {
+    "net/__init__.py": "",
+    "net/build.py": "import numpy\nfrom net.parts import layers\nfrom . import sizes\ndef it():\n    import late\n",
+    "net/parts/__init__.py": "",
+    "net/parts/layers.py": "import json, net.parts.deep\n",
+    "net/parts/deep.py": "",
+    "net/sizes.py": "",
+    "net/unused.py": "",
+    "late.py": "",
+    "other.py": "import net.build\n",
+}
+
+
+def test_the_files_that_a_builder_imports_are_found_without_running_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in PROJECT.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set(source_files("net.build.it")) == set(PROJECT) - {"net/unused.py", "other.py"}
+    assert set(source_files("other.it")) == set(PROJECT) - {"net/unused.py"}
+    (tmp_path / "net" / "sizes.py").write_text("def (", encoding="utf-8")
+    assert "net/build.py" in source_files("net.build.it"), "a mistake in a file is not told here"
+
+
+def test_an_installed_builder_is_known_by_its_version_not_by_its_text(tmp_path: Path) -> None:
+    place = tmp_path / "site-packages"
+    (place / "besomtestnet").mkdir(parents=True)
+    (place / "besomtestnet" / "__init__.py").write_text("", encoding="utf-8")
+    about = place / "besomtestnet-1.5.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: BesomTestNet\nVersion: 1.5\n", encoding="utf-8")
+    (about / "top_level.txt").write_text("besomtestnet\n", encoding="utf-8")
+    found = fingerprint_in_a_process_of_its_own(tmp_path, "besomtestnet.build")
+    assert found["packages"]["besomtestnet"] == "1.5"
+    assert set(found["sources"]) == {f"besom/{name}.py" for name in RESULT_MODULES}
+    assert installed(()) == {}
 
 
 @pytest.mark.parametrize("target", ["no_such_package.module.build", "build", "sys.exit", "data..build"])

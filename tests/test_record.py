@@ -211,3 +211,28 @@ def test_importances_of_an_earlier_record_are_not_taken_for_those_of_now(sweep: 
     trials = SweepTrials.of(sweep.study)
     assert set(importances.of(trials)) == {"model.activation"}
     assert recorded_importances(client, trials) == pytest.approx(importances.of(trials))
+
+
+def test_a_confirmed_champion_keeps_its_alias_until_another_one_is_confirmed(sweep: Sweep, client: Any) -> None:
+    first, second = sweep.add(0.90, 0.95)
+    record(sweep.uri, sweep.study)
+    tags = {champion.CONFIRMED: "true", "confirmed_mean": "0.91"}
+    version = champion.confirm(client, sweep.name, sweep.id, first, 0, 0.90, tags)
+    assert champion_run(client, sweep.name) == first != second
+    (better,) = sweep.add(0.99)
+    record(sweep.uri, sweep.study)
+    found = client.get_model_version_by_alias(sweep.name, champion.ALIAS)
+    assert (found.run_id, str(found.version)) == (first, version)
+    assert found.tags == {"trial": "0", "objective": "0.9", **tags}
+    champion.confirm(client, sweep.name, sweep.id, better, 2, 0.99, tags)
+    assert champion_run(client, sweep.name) == better
+    again = champion.confirm(client, sweep.name, sweep.id, first, 0, 0.90, {**tags, "confirmed_mean": "0.92"})
+    assert again == version
+    assert client.get_model_version_by_alias(sweep.name, champion.ALIAS).tags["confirmed_mean"] == "0.92"
+
+
+def test_a_confirmation_leaves_a_model_that_somebody_else_registered_alone(sweep: Sweep, client: Any) -> None:
+    client.create_registered_model(sweep.name)
+    (run_id,) = sweep.add(0.9)
+    with pytest.raises(BesomError, match="which is left alone"):
+        champion.confirm(client, sweep.name, sweep.id, run_id, 0, 0.9, {champion.CONFIRMED: "true"})

@@ -1,15 +1,22 @@
-"""The rules of a verdict and of trust; the real reproduction is in test_cli.py."""
+"""The rules of trust, of causes and of a verdict, as tables; real reproductions are in test_reproduce_one_change.py and
+test_reproduce_all.py.
+"""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from besom.app.reproduce import first_difference, refuse_foreign_targets, within_noise
 from besom.errors import ConfigError
 from besom.paths import Store
+from besom.reproduce.causes import Circumstances, Difference, differences, first_cause
+from besom.reproduce.original import Original
+from besom.reproduce.verdict import Rerun, first_difference, judged, within_noise, worst
+from besom.results import TrialResult
+from besom.retrain.trust import refuse_foreign_targets, refuse_path_outside
 from besom.tracking import keep_uri, uri_of
 
 OWN = {"data": {"_target_": "besom.data.npz"}, "model": {"_target_": "besom.model.cnn"}}
@@ -44,6 +51,173 @@ def test_besoms_own_and_allowed_targets_are_trusted(content: dict[str, Any], all
     refuse_foreign_targets(content, allow)
 
 
+@pytest.mark.parametrize("path", ["/etc/passwd", "../secret.npz", "~/secret.npz", "inside/../../secret.npz"])
+def test_a_path_outside_is_refused_where_it_came_off_a_server(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/root")
+    with pytest.raises(ConfigError, match=r"came off a server, lies outside .*--data-path"):
+        refuse_path_outside({"data": {"path": path}})
+
+
+@pytest.mark.parametrize("path", [None, "mine.npz", "./data/mine.npz"])
+def test_a_path_inside_the_project_is_not(path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refuse_path_outside({"data": {"path": path}})
+
+
+BEFORE: dict[str, Any] = {
+    "data": "d" * 64,
+    "code": "c" * 64,
+    "config": "f" * 64,
+    "packages": {"numpy": "2.4.6", "keras": "3.15.1"},
+    "onednn": {"TF_ENABLE_ONEDNN_OPTS": "1"},
+    "threads": 1,
+    "steps_per_execution": 25,
+    "cpu": {"model": "a", "flags": ["avx2", "fma"], "limits": {}},
+    "seed": {"train": 0, "split": 0},
+    "split": "s" * 64,
+    "sources": {"besom/model.py": "1" * 64, "mine.py": "2" * 64},
+    "commit": "abc",
+}
+PARAMS = {"train.learning_rate": "0.001", "train.epochs": "3", "train.threads": "1"}
+
+FOUND: dict[str, tuple[dict[str, Any], dict[str, str], list[tuple[str, str, Any, Any]]]] = {
+    "nothing": ({}, {}, []),
+    "the commit is no cause": ({"commit": "def"}, {}, []),
+    "the data": ({"data": "0" * 64}, {}, [("data", "", "dddddddddddd…", "000000000000…")]),
+    "a file": (
+        {"code": "0" * 64, "sources": {"besom/model.py": "1" * 64, "mine.py": "3" * 64}},
+        {},
+        [("code", "mine.py", "222222222222…", "333333333333…")],
+    ),
+    "a file that is gone": (
+        {"code": "0" * 64, "sources": {"besom/model.py": "1" * 64}},
+        {},
+        [("code", "mine.py", "222222222222…", None)],
+    ),
+    "the code, nobody knows which file": ({"code": "0" * 64}, {}, [("code", "", "cccccccccccc…", "000000000000…")]),
+    "a key": (
+        {"config": "0" * 64},
+        {"train.learning_rate": "0.01"},
+        [("config", "train.learning_rate", "0.001", "0.01")],
+    ),
+    "a package": (
+        {"packages": {"numpy": "2.4.7", "keras": "3.15.1"}},
+        {},
+        [("packages", "numpy", "2.4.6", "2.4.7")],
+    ),
+    "oneDNN": (
+        {"onednn": {"TF_ENABLE_ONEDNN_OPTS": "0"}},
+        {},
+        [("onednn", "TF_ENABLE_ONEDNN_OPTS", "1", "0")],
+    ),
+    "threads": ({"threads": 2}, {"train.threads": "2"}, [("threads", "", 1, 2)]),
+    "an instruction set": (
+        {"cpu": {"model": "a", "flags": ["avx2", "avx512f", "fma"], "limits": {}}},
+        {},
+        [("cpu", "flags.avx512f", None, True)],
+    ),
+    "a limit": (
+        {"cpu": {"model": "a", "flags": ["avx2", "fma"], "limits": {"ONEDNN_MAX_CPU_ISA": "SSE41"}}},
+        {},
+        [("cpu", "limits.ONEDNN_MAX_CPU_ISA", None, "SSE41")],
+    ),
+    "a seed": ({"seed": {"train": 1, "split": 0}}, {}, [("seed", "train", 0, 1)]),
+    "a split that follows from its seed": (
+        {"seed": {"train": 0, "split": 1}, "split": "0" * 64},
+        {},
+        [("seed", "split", 0, 1)],
+    ),
+    "a split by itself": ({"split": "0" * 64}, {}, [("split", "", "s" * 64, "000000000000…")]),
+}
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_each_difference_is_named_down_to_its_key(what: str) -> None:
+    changes, params, expected = FOUND[what]
+    found = differences(Circumstances(BEFORE, PARAMS), Circumstances({**BEFORE, **changes}, {**PARAMS, **params}))
+    assert found == [Difference(*one) for one in expected]
+    assert first_cause(found) == (expected[0][0] if expected else None)
+
+
+def test_a_fingerprint_of_another_shape_is_compared_as_far_as_it_goes() -> None:
+    found = differences(Circumstances(BEFORE, PARAMS), Circumstances({**BEFORE, "cpu": "a", "seed": None}, PARAMS))
+    assert {one.part for one in found} == {"cpu", "seed"}
+
+
+def test_nothing_differs_from_what_is_not_known() -> None:
+    assert differences(Circumstances({}, PARAMS), Circumstances(BEFORE, PARAMS)) == []
+
+
+HASHES = {"weights_sha256": "w", "history_sha256": "h", "predictions_sha256": "p"}
+HISTORY = {"val_accuracy": [0.5, 0.9], "val_loss": [1.0, 0.5]}
+
+
+def original(state: str = "COMPLETE", reason: str | None = None, *copies: dict[str, str]) -> Original:
+    hashes = copies or ((HASHES,) if state == "COMPLETE" else ())
+    return Original("first", state, reason, hashes, HISTORY, BEFORE, PARAMS)
+
+
+def rerun(
+    state: str = "COMPLETE", reason: str | None = None, history: dict[str, list[float]] | None = None, **facts: Any
+) -> Rerun:
+    values = [0.9] if state == "COMPLETE" else []
+    result = TrialResult(-1, state, values, reason, {"n_val": 500, **HASHES, **facts})
+    return Rerun("second", result, HISTORY if history is None else history)
+
+
+LATER = {"val_accuracy": [0.5, 0.905], "val_loss": [1.0, 0.5]}
+WORSE = {"val_accuracy": [0.4, 0.7], "val_loss": [1.0, 0.5]}
+VERDICTS: list[tuple[Original, Rerun, str, list[str], int | None]] = [
+    (original(), rerun(), "bit-identical", [], None),
+    (original(), rerun(weights_sha256="x"), "same-predictions", ["weights"], None),
+    (original(), rerun(history=LATER, history_sha256="x"), "same-predictions", ["history"], 1),
+    (
+        *(original(), rerun(history=LATER, history_sha256="x", predictions_sha256="x", weights_sha256="x")),
+        *("within-noise", ["weights", "history", "predictions"], 1),
+    ),
+    (
+        *(original(), rerun(history=WORSE, history_sha256="x", predictions_sha256="x", weights_sha256="x")),
+        *("different", ["weights", "history", "predictions"], 0),
+    ),
+    (
+        original("COMPLETE", None, HASHES, {**HASHES, "weights_sha256": "x"}),
+        *(rerun(), "same-predictions", ["weights"], None),
+    ),
+    (original("PRUNED"), rerun("PRUNED"), "bit-identical", [], None),
+    (original("PRUNED"), rerun("PRUNED", history=LATER), "within-noise", ["history"], 1),
+    (original("PRUNED"), rerun(), "different", ["state"], None),
+    (original("FAIL", "NonFinite: nan"), rerun("FAIL", "NonFinite: nan"), "bit-identical", [], None),
+    (original("FAIL", "NonFinite: nan"), rerun("FAIL", "OSError: no"), "different", ["reason"], None),
+    (original("FAIL", "OSError: no"), rerun(), "different", ["state", "reason"], None),
+    (
+        *(original(), rerun("FAIL", "OSError: no", {}, weights_sha256=None, history_sha256=None)),
+        *("different", ["weights", "history"], 0),
+    ),
+]
+
+
+@pytest.mark.parametrize(("before", "again", "verdict", "differs", "epoch"), VERDICTS)
+def test_the_verdict_is_the_best_that_is_true(
+    before: Original, again: Rerun, verdict: str, differs: list[str], epoch: int | None
+) -> None:
+    cause = Difference("threads", "", 1, 2)
+    found = judged(before, again, [cause])
+    assert (found.verdict, found.differs, found.first_epoch) == (verdict, differs, epoch)
+    assert found.cause == ("threads" if differs else None)
+    assert ("threads: 1 → 2" in found.sentence()) is bool(differs)
+    assert found.to_json()["differences"] == [{"part": "threads", "key": "", "original": 1, "now": 2}]
+
+
+def test_a_difference_without_a_known_cause_says_so() -> None:
+    found = judged(original(), rerun(weights_sha256="x"), [])
+    assert found.cause is None
+    assert "a stored hash may have been changed" in found.sentence()
+    assert worst([found, judged(original(), rerun(), [])]) == "same-predictions"
+
+
 @pytest.mark.parametrize(
     ("one", "other", "epoch"),
     [
@@ -52,6 +226,8 @@ def test_besoms_own_and_allowed_targets_are_trusted(content: dict[str, Any], all
         ({"a": [1.0], "b": [5.0]}, {"a": [1.0], "b": [6.0]}, 0),
         ({"a": [1.0, 2.0]}, {"a": [1.0]}, 1),
         ({"a": [1.0]}, {"a": [1.0], "b": [1.0]}, 0),
+        ({"a": [math.nan]}, {"a": [math.nan]}, None),
+        ({"a": [math.nan]}, {"a": [1.0]}, 0),
         ({}, {}, None),
     ],
 )

@@ -20,9 +20,9 @@ from conftest import BesomCommand
 from numpy.typing import NDArray
 
 from besom import data
-from besom.app.reproduce import refuse_foreign_targets
 from besom.datasets import idx, pinned
 from besom.errors import ConfigError, DataError
+from besom.retrain.trust import refuse_foreign_targets
 
 Array = NDArray[Any]
 

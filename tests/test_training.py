@@ -313,10 +313,19 @@ def test_an_environment_that_came_after_tensorflow_is_refused() -> None:
     assert "ConfigError: TensorFlow of this process runs without oneDNN; expected with it: call" in shown.stderr
 
 
-def test_a_process_with_another_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("OMP_NUM_THREADS", "2", r"OMP_NUM_THREADS='2' .*expected '1': call besom.seeding.fix_runtime"),
+        ("TF_ENABLE_ONEDNN_OPTS", "0", r"runs with oneDNN; expected without it: call besom.seeding.fix_runtime"),
+    ],
+)
+def test_a_process_with_another_environment_is_refused(
+    name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(training, "_threads", None)
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    with pytest.raises(ConfigError, match=r"TF_ENABLE_ONEDNN_OPTS='0' .*expected '1': call besom.seeding.fix_runtime"):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
         training.prepare_process(1)
 
 

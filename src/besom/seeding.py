@@ -12,14 +12,21 @@ from collections.abc import MutableMapping
 import numpy as np
 from numpy.typing import NDArray
 
+ONEDNN_SWITCH = "TF_ENABLE_ONEDNN_OPTS"
 
-def runtime_environment(threads: int) -> dict[str, str]:
-    """Return the environment variables of a training process with so many threads, GPUs hidden."""
+
+def runtime_environment(threads: int, *, onednn: bool = True) -> dict[str, str]:
+    """Return the environment variables of a training process with so many threads, GPUs hidden.
+
+    Args:
+        onednn: whether TensorFlow computes with oneDNN; besom trains with it, and a reproduction may do without, to see
+            whether a difference comes from there.
+    """
     return {
         "OMP_NUM_THREADS": str(threads),
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": str(threads),
-        "TF_ENABLE_ONEDNN_OPTS": "1",
+        ONEDNN_SWITCH: str(int(onednn)),
         "CUDA_VISIBLE_DEVICES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "KERAS_BACKEND": "tensorflow",
@@ -27,9 +34,9 @@ def runtime_environment(threads: int) -> dict[str, str]:
     }
 
 
-def fix_runtime(threads: int, environment: MutableMapping[str, str] = os.environ) -> None:
+def fix_runtime(threads: int, environment: MutableMapping[str, str] = os.environ, *, onednn: bool = True) -> None:
     """Set the environment of this process and of those it starts; call before TensorFlow is imported."""
-    environment.update(runtime_environment(threads))
+    environment.update(runtime_environment(threads, onednn=onednn))
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:

@@ -146,12 +146,35 @@ def _report(parser: Parser) -> None:
 
 def _reproduce(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN|SWEEP[/NUMBER]", help=RUN_HELP)
+    parser.add_argument("--all", action="store_true", help="every trial of the sweep, pruned and failed ones too")
+    parser.add_argument("--jobs", type=int, metavar="N", help="trials at the same time (default: as many as fit)")
     parser.add_argument("--accept", choices=VERDICTS, default="bit-identical", help="exit 0 up to this verdict")
+    parser.add_argument("--from-model", action="store_true", help="evaluate the stored model instead of training again")
+    parser.add_argument("--threads", type=int, metavar="N", help="train with so many threads (default: as then)")
+    parser.add_argument("--onednn", choices=("on", "off"), default="on", help="TensorFlow's oneDNN (default: on)")
+    _trust(parser)
+    _store(parser)
+    _format(parser)
+
+
+def _confirm(parser: Parser) -> None:
+    _one_sweep(parser)
+    parser.add_argument("--top", type=int, default=3, metavar="K", help="so many leaders (default: 3)")
+    parser.add_argument("--seeds", type=int, default=5, metavar="S", help="so many new seeds for each (default: 5)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="trainings at the same time (default: as many as fit)")
+    parser.add_argument("--no-test", action="store_true", help="leave the locked test set closed")
+    parser.add_argument(
+        "--open-test-again", action="store_true", help="even if it was opened for another winner; that is recorded"
+    )
+    _trust(parser)
+    _format(parser)
+
+
+def _trust(parser: Parser) -> None:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="PACKAGE", help="let the run's config import PACKAGE"
     )
-    _store(parser)
-    _format(parser)
+    parser.add_argument("--data-path", metavar="PATH", help="where the images are now (in place of data.path)")
 
 
 def _summary(parser: Parser) -> None:
@@ -185,6 +208,7 @@ ARGUMENTS = {
     "diff": _diff,
     "report": _report,
     "reproduce": _reproduce,
+    "confirm": _confirm,
     "train": _train,
     "summary": _summary,
     "predict": _predict,

@@ -27,6 +27,7 @@ SUMMARIES = {
     "diff": "what differs between two runs: config, metrics, fingerprint, hashes",
     "report": "one self-contained HTML page about a sweep, and its trials as CSV",
     "reproduce": "run a trial again in a fresh process and compare, bit for bit",
+    "confirm": "is the winner real: leaders again with new seeds, compared, then the test set, once",
     "train": "one tracked run of the config",
     "summary": "the layers of a config: shapes, filters, parameters",
     "predict": "the first five predictions of a trial beside the truth",

@@ -98,20 +98,21 @@ def train(arguments: Namespace) -> int:
 
 
 def reproduce(arguments: Namespace) -> int:
-    """``besom reproduce``."""
-    from besom.app.reproduce import VERDICTS, reproduce_run
+    """``besom reproduce``: one run, or with ``--all`` every trial of a sweep."""
+    from besom.app.reproduce import every, one
     from besom.compare.catalog import find_run
 
     store = _store(arguments)
-    verdict = reproduce_run(find_run(store, arguments.run), arguments.allow)
-    found = verdict.to_json()
-    if arguments.format == "json":
-        print_json(found)
-    elif arguments.format == "csv":
-        print_rows([found], list(found), "csv")
-    else:
-        say(verdict.sentence())
-    return 0 if VERDICTS.index(verdict.verdict) <= VERDICTS.index(arguments.accept) else 1
+    if arguments.all:
+        return every(store, arguments.run, arguments)
+    return one(find_run(store, arguments.run), arguments)
+
+
+def confirm(arguments: Namespace) -> int:
+    """``besom confirm``."""
+    from besom.app.confirm import run
+
+    return run(_store(arguments), arguments)
 
 
 def report(arguments: Namespace) -> int:

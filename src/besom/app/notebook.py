@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from besom.errors import BesomError, DataError, NotFound, one_line
+from besom.errors import BesomError, DataError, one_line
 
 if TYPE_CHECKING:
     import keras
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     from besom.compare.catalog import StoredRun
     from besom.paths import Store
-
-MODEL_FILE = "data/model.keras"
-"""In the folder of a logged Keras model."""
 
 
 def runs(sweep: str, store: str | Path | None = None, *, lost_too: bool = False) -> pd.DataFrame:
@@ -79,11 +76,7 @@ def load(run_or_sweep: str, store: str | Path | None = None) -> keras.Model:
         >>> model = besom.load("quick")
         >>> model.predict(besom.images("quick")[0]).argmax(axis=1)
     """
-    run = _run(run_or_sweep, store)
-    hashes = _weights_hashes(run)
-    model = _read_model(run)
-    _check_weights(run, model, hashes)
-    return model
+    return _read_model(_run(run_or_sweep, store))
 
 
 def images(
@@ -107,7 +100,7 @@ def images(
         DataError: the data is gone, or no longer what the model was trained on.
     """
     from besom import data
-    from besom.app.reproduce import refuse_foreign_targets
+    from besom.retrain.trust import refuse_foreign_targets
 
     run = _run(run_or_sweep, store)
     config = run.config()["data"]
@@ -143,50 +136,26 @@ def _run(run_or_sweep: str, store: str | Path | None) -> StoredRun:
     return find_run(_store(store), run_or_sweep)
 
 
-def _weights_hashes(run: StoredRun) -> set[str]:
-    """Return every stored copy of the weights' hash: the run's tag, and the study's."""
-    name = "weights_sha256"
-    if name not in run.tags:
-        raise NotFound(f"run {run.run_id} ended before it had a model; expected one that is COMPLETE")
-    return {run.tags[name], run.study_hashes.get(name, run.tags[name])}
-
-
 def _read_model(run: StoredRun) -> Any:
     """Read a run's model without touching the tracking URI that the notebook may have set for itself."""
+    from besom.retrain.stored_model import StoredModel, weights_hashes
+
+    weights_hashes(run)  # before TensorFlow is imported: a run without a model is told at once
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else TensorFlow greets with the CPU's instruction sets
     from besom.quiet import native_stderr_hushed
 
     with native_stderr_hushed():
         import keras
-        import mlflow.artifacts
 
         keras.ops.zeros(1)  # the first operation looks for a GPU, and complains where there is none
 
-    uri = _model_uri(run)
-    try:
-        with TemporaryDirectory(prefix="besom-") as folder:
-            path = mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=run.uri)
+    with TemporaryDirectory(prefix="besom-") as folder:
+        stored = StoredModel.fetch(run, Path(folder))
+        try:
             # by Keras itself: mlflow.keras would take a SavedModel too where the stored MLmodel says so, and
             # TensorFlow runs what is in one
-            return keras.saving.load_model(Path(path, MODEL_FILE), safe_mode=True)
-    except Exception as error:  # of the file, its zip, its JSON, its weights, or a layer that Keras does not know
-        raise BesomError(f"the model of run {run.run_id} cannot be read: {one_line(error)}") from error
-
-
-def _model_uri(run: StoredRun) -> str:
-    outputs = run.client.get_run(run.run_id).outputs
-    if outputs is None or not outputs.model_outputs:
-        raise NotFound(f"run {run.run_id} has no model; expected one that is COMPLETE")
-    return str(run.client.get_logged_model(outputs.model_outputs[-1].model_id).artifact_location)
-
-
-def _check_weights(run: StoredRun, model: Any, hashes: set[str]) -> None:
-    from besom.fingerprint import weights_sha256
-
-    found = weights_sha256(model.get_weights())
-    if hashes != {found}:
-        stored = " and ".join(sorted(f"{one[:12]}…" for one in hashes))
-        raise BesomError(
-            f"the weights of run {run.run_id} have the hash {found[:12]}…, but the store holds {stored}: one or the "
-            f"other was changed since; 'besom reproduce {run.run_id}' trains it again"
-        )
+            model = keras.saving.load_model(stored.file, safe_mode=True)
+        except Exception as error:  # of the file, its zip, its JSON, its weights, or a layer that Keras does not know
+            raise BesomError(f"the model of run {run.run_id} cannot be read: {one_line(error)}") from error
+    stored.check(model)
+    return model

@@ -113,11 +113,19 @@ class StoredRun:
                 raise NotFound(f"run {self.run_id} has no artifact {path}; it ended before it wrote one") from error
 
     def config(self) -> dict[str, Any]:
-        """Return the frozen config, as data: nothing in it is imported or called here."""
-        import yaml
+        """Return the frozen config, as data: nothing in it is imported or called here.
 
-        loaded: dict[str, Any] = yaml.safe_load(self.artifact("config.yaml"))
-        return loaded
+        Raises:
+            NotFound: the run has none.
+            ConfigError: it is no frozen config.
+        """
+        from besom.configs.stored import read_stored
+
+        return read_stored(self.artifact("config.yaml"), f"config.yaml of run {self.run_id}")
+
+    def params(self) -> dict[str, str]:
+        """Return the config's leaves as MLflow has them: text by dotted key."""
+        return dict(self.client.get_run(self.run_id).data.params)
 
     def history(self) -> dict[str, list[float]]:
         """Return the metrics of each epoch, in order of epochs."""
@@ -141,13 +149,13 @@ def find_run(store: Store, run_or_sweep: str) -> StoredRun:
     sweep, is_trial, number = run_or_sweep.partition("/")
     if sweep in known:
         run_id = _run_id_of(store, sweep, number) if is_trial else _best_run_id(store, sweep)
-        return _open_run(store, uri_of(store, sweep), run_id)
+        return open_run(store, uri_of(store, sweep), run_id)
     uris = list(dict.fromkeys(uri_of(store, sweep) for sweep in (None, *known)))
     if not store.exists and uris == [store.mlflow_uri]:
         raise no_store(store)
     for uri in uris:
         with suppress(NotFound):
-            return _open_run(store, uri, run_or_sweep)
+            return open_run(store, uri, run_or_sweep)
     there = f"the sweeps there are {', '.join(known)}" if known else "there is no sweep yet"
     raise NotFound(f"no run or sweep '{run_or_sweep}' in {store.root}; {there}{did_you_mean(sweep, known)}")
 
@@ -171,7 +179,12 @@ def _best_run_id(store: Store, name: str) -> str:
     return str(trial.user_attrs["run_id"])
 
 
-def _open_run(store: Store, uri: str, run_id: str) -> StoredRun:
+def open_run(store: Store, uri: str, run_id: str) -> StoredRun:
+    """Return the run of an id.
+
+    Raises:
+        NotFound: MLflow at ``uri`` has no such run.
+    """
     from besom.tracking import fix_environment
 
     fix_environment()

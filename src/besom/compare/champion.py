@@ -5,12 +5,15 @@ Knows nothing of studies: it is told which run is the best, and by what value.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from besom.errors import BesomError
 from besom.uris import HTTP
 
 ALIAS = "champion"
+CONFIRMED = "confirmed"
+"""Tag of a version whose trial `besom confirm` has found to be the best over new seeds."""
 OWNER = "besom.study"
 """Tag of a registered model that besom made: the id of its study. Any other model of that name is left alone, be it a
 person's or that of another store's sweep on the same server."""
@@ -20,6 +23,9 @@ def crown(
     client: Any, sweep: str, study: str, run_id: str, number: int, value: float, *, is_maximized: bool
 ) -> str | None:
     """Give the alias to a run's model, unless the champion that there is does as well; return its new version.
+
+    A champion that `besom confirm` has found keeps the alias, whatever one better value says: only another
+    confirmation takes it away.
 
     Args:
         client: an ``MlflowClient``.
@@ -33,8 +39,38 @@ def crown(
     version = _champion(client, sweep, study)
     if version is not None and not _is_beaten(version, value, is_maximized):
         return None
+    made = _registered(client, sweep, run_id, number, value)
+    if made is not None:
+        client.set_registered_model_alias(sweep, ALIAS, made)
+    return made
+
+
+def confirm(
+    client: Any, sweep: str, study: str, run_id: str, number: int, value: float, tags: Mapping[str, str]
+) -> str | None:
+    """Give the alias to a run's model whatever the champion was, with what it stands on as tags; return its version.
+
+    Args:
+        tags: with `CONFIRMED`; set anew where the version has them already.
+
+    Raises:
+        BesomError: as `crown`.
+    """
+    _champion(client, sweep, study)
+    known = [one for one in client.search_model_versions(f"run_id = '{run_id}'") if one.name == sweep]
+    version = str(known[0].version) if known else _registered(client, sweep, run_id, number, value)
+    if version is None:
+        return None
+    for key, text in tags.items():
+        client.set_model_version_tag(sweep, version, key, text)
+    client.set_registered_model_alias(sweep, ALIAS, version)
+    return version
+
+
+def _registered(client: Any, sweep: str, run_id: str, number: int, value: float) -> str | None:
+    """Register the model that a run logged and return its version; None where a user's own task logged none."""
     outputs = client.get_run(run_id).outputs
-    if outputs is None or not outputs.model_outputs:  # a user's own task may log none
+    if outputs is None or not outputs.model_outputs:
         return None
     model_id = outputs.model_outputs[-1].model_id
     made = client.create_model_version(
@@ -44,7 +80,6 @@ def crown(
         tags={"trial": str(number), "objective": repr(value)},
         model_id=model_id,
     )
-    client.set_registered_model_alias(sweep, ALIAS, made.version)
     return str(made.version)
 
 
@@ -59,9 +94,11 @@ def _source(client: Any, model_id: str) -> str:
 
 
 def _is_beaten(version: Any, value: float, is_maximized: bool) -> bool:
-    """Tell whether a value beats a champion's; one that somebody else gave the alias to is never beaten."""
+    """Tell whether a value beats a champion's; a confirmed one, and one that somebody else gave the alias to, never."""
     other = version.tags.get("objective")
-    return other is not None and (value > float(other) if is_maximized else value < float(other))
+    if other is None or CONFIRMED in version.tags:
+        return False
+    return value > float(other) if is_maximized else value < float(other)
 
 
 def _champion(client: Any, sweep: str, study: str) -> Any:

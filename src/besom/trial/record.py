@@ -133,4 +133,5 @@ def _numbers(fit: Fit) -> dict[str, float]:
 
 
 def _tags(fingerprint: Mapping[str, Any]) -> dict[str, str]:
-    return {f"fingerprint.{part}": as_text(value) for part, value in fingerprint.items()}
+    """Return a fingerprint as tags; its list of files is in ``fingerprint.json`` alone."""
+    return {f"fingerprint.{part}": as_text(value) for part, value in fingerprint.items() if part != "sources"}

@@ -27,7 +27,7 @@ from besom.configs.schema import TrainConfig
 from besom.data import Dataset
 from besom.errors import ConfigError, NonFinite, TrialPruned
 from besom.reporting import report
-from besom.seeding import epoch_order, runtime_environment
+from besom.seeding import ONEDNN_SWITCH, epoch_order, runtime_environment
 from besom.trial.epoch import Validation, batch_count, executions, predict, train_function
 from besom.trial.images import Images, images_of
 from besom.trial.outcome import Fit, PrunedFit
@@ -79,11 +79,13 @@ def prepare_process(threads: int) -> None:
 def _check_environment(threads: int) -> None:
     """Raise `ConfigError` where the environment is not that of a training process, or came too late to be one."""
     mend = f"call besom.seeding.fix_runtime({threads}) before TensorFlow is imported"
-    for name, value in runtime_environment(threads).items():
+    onednn = os.environ.get(ONEDNN_SWITCH) != "0"  # a reproduction may do without
+    for name, value in runtime_environment(threads, onednn=onednn).items():
         if os.environ.get(name) != value:
             raise ConfigError(f"{name}={os.environ.get(name)!r} in this process; expected {value!r}: {mend}")
-    if not IsMklEnabled():
-        raise ConfigError(f"TensorFlow of this process runs without oneDNN; expected with it: {mend}")
+    if IsMklEnabled() != onednn:
+        is_, wanted = ("without", "with") if onednn else ("with", "without")
+        raise ConfigError(f"TensorFlow of this process runs {is_} oneDNN; expected {wanted} it: {mend}")
 
 
 def start_trial(train: TrainConfig) -> None:

@@ -1,0 +1,1 @@
+"""A stored trial once more, and how equal it came out."""

@@ -1,0 +1,88 @@
+"""Evaluates the model that a run stored, in a fresh process, and holds it against what the run said of it.
+
+Quicker than training again, and weaker: it shows that the stored model gives the stored predictions, not where the
+model came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from besom.engines.engine import OnReport
+from besom.errors import BesomError, NotFound
+from besom.reproduce.request import Options, Request
+from besom.reproduce.verdict import Rerun, Verdict, judged
+from besom.results import TrialResult
+from besom.retrain.lanes import in_lanes, never
+from besom.retrain.runs import end_run, start_run
+from besom.retrain.stored_model import StoredModel
+from besom.seeding import fix_runtime
+from besom.tracking import log_values
+
+COMPARED = ("weights", "predictions")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a lane is to evaluate: a model, and the trusted config of its run."""
+
+    content: Mapping[str, Any]
+    model: StoredModel
+
+
+def reevaluate(request: Request, options: Options) -> Verdict:
+    """Evaluate a run's stored model on its validation images; leaves a run of kind ``reproduction``.
+
+    Raises:
+        NotFound: the run has no model.
+        BesomError: the model's file was changed.
+    """
+    run = request.run
+    if request.original.state != "COMPLETE":
+        raise NotFound(f"run {run.run_id} is {request.original.state} and has no model; expected one that is COMPLETE")
+    with TemporaryDirectory(prefix="besom-") as folder:
+        facts = _in_a_lane(Evaluation(request.content, StoredModel.fetch(run, Path(folder))), request.threads, options)
+    name = f"{run.tags.get('mlflow.runName', run.run_id)}-evaluated"
+    tags = {"kind": "reproduction", "reproduces": run.run_id, "method": "from-model"}
+    run_id = start_run(run, name, request.content, tags)
+    result = TrialResult(-1, "COMPLETE", [facts["val_accuracy"]], facts=facts)
+    log_values(run.client, run_id, {"val_accuracy": facts["val_accuracy"]})
+    verdict = judged(
+        request.original, Rerun(run_id, result, {"val_accuracy": result.values}), request.foreseen, COMPARED
+    )
+    run.client.set_tag(run_id, "verdict", verdict.verdict)
+    end_run(run.client, run_id, result)
+    return verdict
+
+
+def _in_a_lane(evaluation: Evaluation, threads: int, options: Options) -> dict[str, Any]:
+    fix_runtime(threads, onednn=options.onednn)
+    [(_, future)] = in_lanes(evaluate, [(evaluation, never)], n_lanes=1, fresh=False)
+    if error := future.exception():
+        last = str(error).strip().splitlines()[-1]
+        raise BesomError(last.partition("BesomError: ")[2] or last) from error
+    facts: dict[str, Any] = future.result()
+    return facts
+
+
+def evaluate(evaluation: Evaluation, channel: OnReport) -> dict[str, Any]:
+    """Return the hashes and the accuracy of a stored model; in a process that may import TensorFlow."""
+    from besom import data
+    from besom.configs.config import typed
+    from besom.fingerprint import predictions_sha256, weights_sha256
+    from besom.trial.epoch import predict
+    from besom.trial.images import images_of
+
+    dataset = data.load(typed(evaluation.content).data)
+    model = evaluation.model.network(evaluation.content, dataset)
+    probabilities = predict(model, images_of(dataset).x_val)
+    return {
+        "weights_sha256": weights_sha256(model.get_weights()),
+        "predictions_sha256": predictions_sha256(probabilities),
+        "val_accuracy": float((probabilities.argmax(axis=1) == dataset.y_val).mean()),
+        "n_val": len(dataset.y_val),
+    }

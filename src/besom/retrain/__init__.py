@@ -1,0 +1,1 @@
+"""Stored configurations trained again: what `besom reproduce` and `besom confirm` stand on."""
