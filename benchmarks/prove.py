@@ -5,7 +5,8 @@
 
 The trials go through every activation, optimizer, batch size, dropout, batch norm and pooling that besom knows, on real
 digits, by `besom sweep`; then `besom reproduce SWEEP --all` trains every one of them again. Each axis has a step of its
-own, so that neighbours in a lane have little in common. Ends with exit code 1 where a trial is not bit-identical.
+own, so that neighbours in a lane have little in common. Ends with exit code 1 where a trial is missing or not
+bit-identical, or more than one in ten has failed.
 """
 
 from __future__ import annotations
@@ -66,7 +67,13 @@ def main() -> None:
     given.page.write_text(replaced(text, NAME, section(found)), encoding="utf-8")
     for sweep in sweeps:
         print(summary(sweep))
-    sys.exit(any(row["verdict"] != "bit-identical" for sweep in sweeps for row in sweep["rows"]))
+    sys.exit(not all(is_proved(sweep["rows"], given.trials) for sweep in sweeps))
+
+
+def is_proved(rows: Sequence[Mapping[str, Any]], n: int) -> bool:
+    """Tell whether all trials are there and bit-identical; one in ten may have failed, the same way twice."""
+    complete = sum(row["state"] == "COMPLETE" for row in rows)
+    return len(rows) == n and complete >= 0.9 * n and all(row["verdict"] == "bit-identical" for row in rows)
 
 
 def points(n: int) -> list[dict[str, Any]]:

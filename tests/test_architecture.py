@@ -19,7 +19,7 @@ ROOMS = {
     "trial": "data datasets model tracking trial",
     "sweep": "engines hydra_conf search storage sweep",
     "compare": "compare",
-    "proof": "confirm reproduce retrain",
+    "proof": "confirm export reproduce retrain",
     "door": "__init__ __main__ app",
 }
 """Which folder, or file beside the folders, belongs to which world.

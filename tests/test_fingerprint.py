@@ -143,6 +143,7 @@ CAUSES = [
     ({"model__conv": [{"filters": 4}]}, {"config"}),
     ({"data__rescale": "unit"}, {"config"}),
     ({"data__path": "there.npz"}, set()),
+    ({"data__path_of_labels": "there.csv"}, {"config"}),
     ({"paths__store": "elsewhere"}, set()),
     ({"tracking__uri": "http://127.0.0.1"}, set()),
     ({"model___target_": f"{__name__}.config"}, {"config", "code", "sources"}),
@@ -201,7 +202,18 @@ def test_the_files_that_a_builder_imports_are_found_without_running_them(
     assert set(source_files("net.build.it")) == set(PROJECT) - {"net/unused.py", "other.py"}
     assert set(source_files("other.it")) == set(PROJECT) - {"net/unused.py"}
     (tmp_path / "net" / "sizes.py").write_text("def (", encoding="utf-8")
-    assert "net/build.py" in source_files("net.build.it"), "a mistake in a file is not told here"
+    assert set(source_files("net.build.it")) == set(PROJECT) - {"net/unused.py", "other.py"}, "a mistake hides no other"
+
+
+def test_folders_without_a_file_of_their_own_are_walked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in {"spread/wide.py": "import wandb, spread.deep.one\n", "spread/deep/one.py": ""}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "wandb").mkdir()  # a folder of data with the name of a library
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set(source_files("spread.wide.build")) == {"spread/wide.py", "spread/deep/one.py"}
 
 
 def test_an_installed_builder_is_known_by_its_version_not_by_its_text(tmp_path: Path) -> None:

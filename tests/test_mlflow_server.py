@@ -62,7 +62,7 @@ def run_id(server: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory, b
     folder, arrays = Folder(tmp_path_factory.mktemp("elsewhere"), besom_command), mnist_5k()
     np.savez(folder.path / "mine.npz", x=arrays.x[::10], y=arrays.y[::10])
     arguments = ("data=npz", "data.path=mine.npz", "train.epochs=1", f"tracking.uri={address}")
-    said = folder.besom("train", *arguments).stderr
+    said = folder.besom("train", *arguments).stdout
     return said.rpartition("run ")[2].split()[0]
 
 
@@ -96,7 +96,7 @@ def test_a_servers_config_reads_no_file_outside_unless_the_user_names_it(
     try:
         file.write_text(before.replace("path: mine.npz", f"path: {path}"))
         refused = folder.besom("reproduce", run_id, env=env, code=2)
-        assert "which came off a server, lies outside" in refused.stderr
+        assert "which comes from elsewhere, lies outside" in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
         folder.besom("reproduce", run_id, "--data-path", "../mine.npz", env=env)
     finally:

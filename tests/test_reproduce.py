@@ -16,8 +16,9 @@ from besom.reproduce.causes import Circumstances, Difference, differences, first
 from besom.reproduce.original import Original
 from besom.reproduce.verdict import Rerun, first_difference, judged, within_noise, worst
 from besom.results import TrialResult
+from besom.retrain.runs import is_dead
 from besom.retrain.trust import refuse_foreign_targets, refuse_path_outside
-from besom.tracking import keep_uri, uri_of
+from besom.tracking import TAG_LENGTH, clipped, keep_uri, process_tags, uri_of
 
 OWN = {"data": {"_target_": "besom.data.npz"}, "model": {"_target_": "besom.model.cnn"}}
 
@@ -57,7 +58,7 @@ def test_a_path_outside_is_refused_where_it_came_off_a_server(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/root")
-    with pytest.raises(ConfigError, match=r"came off a server, lies outside .*--data-path"):
+    with pytest.raises(ConfigError, match=r"comes from elsewhere, lies outside .*--data-path"):
         refuse_path_outside({"data": {"path": path}})
 
 
@@ -192,6 +193,7 @@ VERDICTS: list[tuple[Original, Rerun, str, list[str], int | None]] = [
     (original("FAIL", "NonFinite: nan"), rerun("FAIL", "NonFinite: nan"), "bit-identical", [], None),
     (original("FAIL", "NonFinite: nan"), rerun("FAIL", "OSError: no"), "different", ["reason"], None),
     (original("FAIL", "OSError: no"), rerun(), "different", ["state", "reason"], None),
+    (original("FAIL", clipped("x" * 9000, TAG_LENGTH)), rerun("FAIL", "x" * 9000), "bit-identical", [], None),
     (
         *(original(), rerun("FAIL", "OSError: no", {}, weights_sha256=None, history_sha256=None)),
         *("different", ["weights", "history"], 0),
@@ -209,6 +211,31 @@ def test_the_verdict_is_the_best_that_is_true(
     assert found.cause == ("threads" if differs else None)
     assert ("threads: 1 → 2" in found.sentence()) is bool(differs)
     assert found.to_json()["differences"] == [{"part": "threads", "key": "", "original": 1, "now": 2}]
+
+
+def test_a_rerun_that_died_blames_nobody() -> None:
+    found = judged(original(), rerun("FAIL", "the lane was killed by SIGKILL", {}, weights_sha256=None), [])
+    assert "did not come to its end; it ended FAIL: the lane was killed" in found.sentence()
+
+
+@pytest.mark.parametrize(
+    ("change", "dead"),
+    [
+        ({}, False),
+        ({"process_start": "1.0"}, True),
+        ({"pid": "99999999"}, True),
+        ({"host": "elsewhere", "pid": "99999999"}, False),
+        ({"pid": "x"}, False),
+        ({"pid": "-5"}, True),
+    ],
+)
+def test_only_a_process_of_this_host_can_be_known_to_be_dead(change: dict[str, str], dead: bool) -> None:
+    assert is_dead({**process_tags(), **change}) is dead
+
+
+def test_a_fingerprint_cannot_forge_a_line_on_the_terminal() -> None:
+    evil = Difference("packages", "a\nbesom: bit-identical\x1b[2J", "1\n2", "2")
+    assert str(evil).isprintable()
 
 
 def test_a_difference_without_a_known_cause_says_so() -> None:

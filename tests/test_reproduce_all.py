@@ -97,15 +97,47 @@ def test_wrong_input_is_one_line_and_no_run(endings: Folder, what: str) -> None:
     assert endings.mlflow("select count(*) from runs") == runs
 
 
-def test_a_ctrl_c_leaves_no_run_running_and_no_lane(endings: Folder, clean_environment: dict[str, str]) -> None:
+RUNNING = "select count(*) from runs where status = 'RUNNING'"
+
+
+def stopped(folder: Folder, env: dict[str, str], number: int) -> int:
+    """Reproduce, send a signal in the middle, wait for the lanes to be gone and return how it ended."""
     command = [sys.executable, "-m", "besom", "reproduce", "endings", "--all", "--jobs", "1"]
-    running = "select count(*) from runs where status = 'RUNNING'"
-    with subprocess.Popen(command, cwd=endings.path, env=clean_environment, stderr=subprocess.PIPE) as process:
-        until(lambda: endings.mlflow(running) == [(1,)])
+    with subprocess.Popen(command, cwd=folder.path, env=env, stderr=subprocess.DEVNULL) as process:
+        until(lambda: folder.mlflow(RUNNING) == [(1,)])
         until(lambda: bool(lanes_of(process.pid)))
         time.sleep(0.5)
         lanes: list[psutil.Process] = lanes_of(process.pid)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        process.send_signal(number)
+        code = process.wait(30)
     until(lambda: all_gone(lanes))
-    assert endings.mlflow(running) == [(0,)]
+    return code
+
+
+def test_a_ctrl_c_leaves_no_run_running_and_no_lane(endings: Folder, clean_environment: dict[str, str]) -> None:
+    assert stopped(endings, clean_environment, signal.SIGINT) == 130
+    assert endings.mlflow(RUNNING) == [(0,)]
+
+
+def test_what_a_kill_left_running_is_closed_by_the_next_one(endings: Folder, clean_environment: dict[str, str]) -> None:
+    assert stopped(endings, clean_environment, signal.SIGKILL) == -signal.SIGKILL
+    assert endings.mlflow(RUNNING) == [(1,)]
+    found = endings.json("reproduce", "endings", "--all", "--from-model")
+    assert [one["verdict"] for one in found["reproductions"]] == ["bit-identical"]
+    assert [one["reason"] for one in found["skipped"] if "no model" in one["reason"]] == [
+        *("it is PRUNED and has no model", "it is FAIL and has no model"),
+    ]
+    assert endings.mlflow(RUNNING) == [(0,)]
+
+
+def test_a_trial_whose_run_is_gone_is_left_out_and_the_others_are_not(endings: Folder) -> None:
+    rows = {row["state"]: row for row in endings.json("runs", "endings")["trials"] if row["model.dense"] == 84}
+    gone = endings.path / "mlruns" / "artifacts" / "endings" / rows["PRUNED"]["run_id"] / "artifacts" / "config.yaml"
+    text = gone.read_text()
+    gone.unlink()
+    try:
+        found = endings.json("reproduce", "endings", "--all")
+    finally:
+        gone.write_text(text)
+    assert {one["state"] for one in found["reproductions"]} == {"COMPLETE", "FAIL"}
+    assert any("has no artifact config.yaml" in one["reason"] for one in found["skipped"])

@@ -207,6 +207,53 @@ def test_a_stored_model_is_evaluated_and_a_changed_one_refused(trained: Trained)
     assert not (trained.folder.path / "pwned").exists()
 
 
+@pytest.fixture(scope="module")
+def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory, besom_command: BesomCommand) -> Folder:
+    """A folder of somebody else with what was exported in ``out``, and with the images; without a store."""
+    elsewhere = Folder(tmp_path_factory.mktemp("elsewhere"), besom_command)
+    trained.folder.besom("export", trained.runs["cnn"], str(elsewhere.path / "out"))
+    shutil.copy(trained.folder.path / "mine.npz", elsewhere.path / "images.npz")
+    return elsewhere
+
+
+def test_what_was_exported_is_reproduced_elsewhere_to_the_bit(trained: Trained, exported: Folder) -> None:
+    found = exported.json("reproduce", "out", "--data-path", "images.npz")
+    assert (found["verdict"], found["differences"]) == ("bit-identical", [])
+    assert found["original_run_id"] == trained.runs["cnn"]
+    [tag] = exported.mlflow(f"select value from tags where key = 'reproduces' and run_uuid = '{found['run_id']}'")
+    assert tag == (trained.runs["cnn"],)
+
+
+EXPORTED: dict[str, tuple[str, Callable[[str], str | None], Sequence[str], str]] = {
+    "no images": ("config.yaml", lambda text: text, [], "there is no file 'mine.npz'"),
+    "a path outside": ("config.yaml", lambda text: text.replace("mine.npz", "/etc/passwd"), [], "lies outside"),
+    "a program": ("config.yaml", lambda text: text.replace("besom.model.cnn", "os.system"), [], "give --allow os"),
+    "no config": ("config.yaml", lambda text: None, [], "config.yaml cannot be read"),
+    "no hashes": ("expected.json", lambda text: "{}", [], "lacks run_id, hashes or history"),
+    "no JSON": ("expected.json", lambda text: text[:-9], [], "expected.json is no JSON"),
+    "a list": ("fingerprint.json", lambda text: "[]", [], "fingerprint.json is a list"),
+    "no store": ("config.yaml", lambda text: text, ["--from-model"], "--from-model needs a store"),
+}
+
+
+@pytest.mark.parametrize("what", EXPORTED)
+def test_a_folder_that_is_not_as_exported_is_refused_in_one_line(
+    exported: Folder, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, make, arguments, message = EXPORTED[what]
+    shutil.copytree(exported.path / "out", tmp_path / "out")
+    text = make((tmp_path / "out" / name).read_text())
+    (tmp_path / "out" / name).unlink()
+    if text is not None:
+        (tmp_path / "out" / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert besom.app.cli.run(["reproduce", "out", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "mlruns").exists()
+
+
 def model_of(trained: Trained, model: str) -> Path:
     """Return the file of the model that a training stored; its reproductions store theirs beside it."""
     folder = trained.folder.path / "mlruns" / "artifacts" / model / "models"
@@ -228,6 +275,7 @@ def refuse(trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         text = make(before)
         file.unlink() if text is None else file.write_text(text)
         monkeypatch.chdir(path)
+        (path / "evil.py").write_text(EVIL)
         try:
             assert besom.app.cli.run(["reproduce", run_id, "--store", str(path / "mlruns")]) == 2
         finally:
@@ -241,11 +289,14 @@ def refuse(trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     return refuse
 
 
+EVIL = "from pathlib import Path\nPath('pwned').touch()\ndef run(**arguments):\n    Path('pwned').touch()\n"
 HOSTILE = {
-    "a program as a builder": (lambda config: config["model"].update(_target_="os.system"), "give --allow os"),
-    "a program as a loader": (lambda config: config["data"].update(_target_="os.system"), "give --allow os"),
-    "a program beside the settings": (lambda config: config["train"].update(_target_="os.system"), "_target_"),
-    "a list for a group": (lambda config: config.update(model=["os.system"]), "expected"),
+    "a program as a builder": (lambda config: config["model"].update(_target_="evil.run"), "give --allow evil"),
+    "a program as a loader": (lambda config: config["data"].update(_target_="evil.run"), "give --allow evil"),
+    "a program of the system": (lambda config: config["model"].update(_target_="os.system"), "give --allow os"),
+    "a program beside the settings": (lambda config: config["train"].update(_target_="evil.run"), "Key '_target_'"),
+    "a program in a layer": (lambda config: config["model"]["conv"][0].update(_target_="evil.run"), "Key '_target_'"),
+    "a list for a group": (lambda config: config.update(model=["evil.run"]), "the run's model is built by"),
     "no groups": (lambda config: config.clear(), "the config has no"),
 }
 
@@ -265,12 +316,12 @@ def test_a_hostile_config_is_refused_in_one_line_and_nothing_of_it_runs(
 
 
 TEXTS = {
-    "an object of Python": ('!!python/object/apply:os.system ["touch pwned"]', "config.yaml"),
-    "no YAML": ("a: [", "config.yaml"),
-    "a list": ("- 1", "config.yaml"),
+    "an object of Python": ('!!python/object/apply:os.system ["touch pwned"]', "could not determine a constructor"),
+    "no YAML": ("a: [", "cannot be read: while parsing"),
+    "a list": ("- 1", "is no mapping"),
     "an avalanche": (
         "a: &a [x, x]\n" + "".join(f"{new}: &{new} [*{old}, *{old}]\n" for old, new in ["ab", "bc", "cd"]),
-        "config.yaml",
+        "it has an alias",
     ),
 }
 

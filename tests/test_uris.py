@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from besom.errors import ConfigError
-from besom.uris import absolute_uri, check_no_password, without_password
+from besom.uris import absolute_uri, check_no_password, refuse_remote_artifacts, without_password
 
 WITH_PASSWORD = [
     ("http://me:s3cret@host:5000", "tracking.uri", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
@@ -19,6 +19,28 @@ WITH_PASSWORD = [
     ("postgresql://host/mlflow?user=me&password=s3cret", "tracking.uri", "MLFLOW_TRACKING_URI"),
     ("postgresql://me:s3cret@host/optuna", "hydra.sweeper.storage", "BESOM_STORAGE"),
 ]
+
+
+@pytest.mark.parametrize("location", ["https://evil.test/x", "HTTP://me:s3cret@evil.test/x"])
+@pytest.mark.parametrize("uri", ["sqlite:////store/mlflow.db", "postgresql://host/mlflow"])
+def test_a_database_sends_nobody_to_a_web_server(uri: str, location: str) -> None:
+    with pytest.raises(ConfigError, match=r"the artifacts are at .*, as a database says; expected files") as refused:
+        refuse_remote_artifacts(uri, location)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "location"),
+    [
+        ("sqlite:////store/mlflow.db", "file:///store/artifacts/1"),
+        ("sqlite:////store/mlflow.db", "/store/artifacts/1"),
+        ("postgresql://host/mlflow", "s3://bucket/1"),
+        ("http://server:5000", "mlflow-artifacts:/1"),
+        ("http://server:5000", "http://server:5000/1"),
+    ],
+)
+def test_files_object_stores_and_a_servers_own_artifacts_are_read(uri: str, location: str) -> None:
+    refuse_remote_artifacts(uri, location)
 
 
 @pytest.mark.parametrize(("uri", "name", "variable"), WITH_PASSWORD)

@@ -108,6 +108,16 @@ def load_test(config: DataConfig | Mapping[str, Any]) -> tuple[NDArray[np.float3
     return scaling.apply(x[parts.test]), y[parts.test]
 
 
+def count_test(config: DataConfig | Mapping[str, Any]) -> int:
+    """Return how many test images there are, without giving any.
+
+    Raises:
+        DataError, ConfigError: as `load`.
+    """
+    _, parts, _ = _prepared(_plain(config))
+    return len(parts.test)
+
+
 def peek(config: DataConfig | Mapping[str, Any]) -> tuple[tuple[int, int, int], int]:
     """Return (h, w, c) and the number of classes without decoding images.
 

@@ -42,6 +42,23 @@ def without_password(text: str) -> str:
     return re.sub(r"([?&]password=)[^&\s]+", r"\1***", hidden)
 
 
+def refuse_remote_artifacts(uri: str, location: str) -> None:
+    """Refuse artifacts that a database says are on a web server: MLflow would send it the user's token.
+
+    Args:
+        uri: MLflow's, where the run is.
+        location: of its artifacts, as that says.
+
+    Raises:
+        ConfigError: naming the location.
+    """
+    if not uri.lower().startswith(HTTP) and location.lower().startswith(HTTP):
+        raise ConfigError(
+            f"the artifacts are at {without_password(location)!r}, as a database says; expected files, an object "
+            "store, or a run of that server itself (MLFLOW_TRACKING_URI)"
+        )
+
+
 def absolute_uri(uri: str) -> str:
     """Return an SQLite URI with an absolute path; any other as it is."""
     if not uri.startswith("sqlite:///"):

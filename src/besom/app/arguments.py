@@ -60,6 +60,12 @@ def _sweep(parser: Parser) -> None:
 def _train(parser: Parser) -> None:
     _overrides(parser)
     parser.add_argument("-m", "--multirun", action="store_true", help="one run for each combination, as in Hydra")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="a YAML file that is the whole config, as 'besom export' writes it"
+    )
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="PACKAGE", help="let that file import a builder from PACKAGE"
+    )
 
 
 def _status(parser: Parser) -> None:
@@ -145,7 +151,7 @@ def _report(parser: Parser) -> None:
 
 
 def _reproduce(parser: Parser) -> None:
-    parser.add_argument("run", metavar="RUN|SWEEP[/NUMBER]", help=RUN_HELP)
+    parser.add_argument("run", metavar="RUN|SWEEP[/NUMBER]|DIR", help=f"{RUN_HELP}; or a folder of 'besom export'")
     parser.add_argument("--all", action="store_true", help="every trial of the sweep, pruned and failed ones too")
     parser.add_argument("--jobs", type=int, metavar="N", help="trials at the same time (default: as many as fit)")
     parser.add_argument("--accept", choices=VERDICTS, default="bit-identical", help="exit 0 up to this verdict")
@@ -175,6 +181,16 @@ def _trust(parser: Parser) -> None:
         "--allow", action="append", default=[], metavar="PACKAGE", help="let the run's config import PACKAGE"
     )
     parser.add_argument("--data-path", metavar="PATH", help="where the images are now (in place of data.path)")
+
+
+def _export(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN|SWEEP[/NUMBER]", help=RUN_HELP)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that is empty or not there yet")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="PACKAGE", help="let the run's config import PACKAGE"
+    )
+    _store(parser)
+    _format(parser)
 
 
 def _summary(parser: Parser) -> None:
@@ -209,6 +225,7 @@ ARGUMENTS = {
     "report": _report,
     "reproduce": _reproduce,
     "confirm": _confirm,
+    "export": _export,
     "train": _train,
     "summary": _summary,
     "predict": _predict,

@@ -28,6 +28,7 @@ SUMMARIES = {
     "report": "one self-contained HTML page about a sweep, and its trials as CSV",
     "reproduce": "run a trial again in a fresh process and compare, bit for bit",
     "confirm": "is the winner real: leaders again with new seeds, compared, then the test set, once",
+    "export": "a run as a folder with which anybody can train it again",
     "train": "one tracked run of the config",
     "summary": "the layers of a config: shapes, filters, parameters",
     "predict": "the first five predictions of a trial beside the truth",

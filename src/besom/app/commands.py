@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 from besom.errors import ConfigError
@@ -85,7 +86,10 @@ def _after_sweep(storage: str, name: str, before: int, form: str) -> int:
     say(f"\nsweep '{name}', best first:")
     print_rows(board[:15], differing(board), form)
     if any(row["state"] == "COMPLETE" for row in board):
-        say(f"\n'besom reproduce {name}' proves the best one; 'besom ui {name}' compares them in MLflow.")
+        say(
+            f"\n'besom reproduce {name}' proves the best one, 'besom confirm {name}' asks whether its lead is more "
+            f"than luck; 'besom ui {name}' compares them in MLflow."
+        )
     return 0
 
 
@@ -93,16 +97,23 @@ def train(arguments: Namespace) -> int:
     """``besom train``."""
     from besom.app import launch
 
-    launch.train(arguments.overrides, multirun=arguments.multirun)
+    if arguments.allow and arguments.config is None:
+        raise ConfigError(
+            "--allow is for a config file; expected --config FILE with it: a project's own config may import"
+        )
+    launch.train(arguments.overrides, multirun=arguments.multirun, file=arguments.config, allow=arguments.allow)
     return 0
 
 
 def reproduce(arguments: Namespace) -> int:
-    """``besom reproduce``: one run, or with ``--all`` every trial of a sweep."""
-    from besom.app.reproduce import every, one
-    from besom.compare.catalog import find_run
+    """``besom reproduce``: one run, what somebody exported, or with ``--all`` every trial of a sweep."""
+    from besom.app.reproduce import every, exported, one
+    from besom.compare.catalog import find_run, sweep_names
+    from besom.reproduce.exported import is_exported
 
     store = _store(arguments)
+    if is_exported(arguments.run) and arguments.run not in sweep_names(store):
+        return exported(Path(arguments.run), store, arguments)
     if arguments.all:
         return every(store, arguments.run, arguments)
     return one(find_run(store, arguments.run), arguments)
@@ -113,6 +124,14 @@ def confirm(arguments: Namespace) -> int:
     from besom.app.confirm import run
 
     return run(_store(arguments), arguments)
+
+
+def export(arguments: Namespace) -> int:
+    """``besom export``."""
+    from besom.app.export import run
+    from besom.compare.catalog import find_run
+
+    return run(find_run(_store(arguments), arguments.run), arguments)
 
 
 def report(arguments: Namespace) -> int:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from besom import data
 from besom.app.composed import Composed, is_chosen, staged
+from besom.app.config_file import lay_config_file
 from besom.app.delete import delete_locked
 from besom.app.plan import PlannedSweep
 from besom.app.store import create_store
@@ -41,10 +42,17 @@ COMBINATIONS = [
 """What ``besom train -m`` means: Hydra's own sweeper, one job after another in this process."""
 
 
-def train(overrides: Sequence[str], *, multirun: bool) -> None:
-    """Run one tracked training of the config, or with ``multirun`` one for each combination."""
+def train(overrides: Sequence[str], *, multirun: bool, file: Path | None = None, allow: Sequence[str] = ()) -> None:
+    """Run one tracked training of the config, or with ``multirun`` one for each combination.
+
+    Args:
+        file: a YAML file that takes the config's place, see `besom.app.config_file`.
+        allow: packages that it may import from.
+    """
     own = COMBINATIONS if multirun and not is_chosen("hydra/sweeper", overrides) else []
     with staged() as (stage, base):
+        if file is not None:
+            lay_config_file(stage, file, allow)
         made = Composed.of(stage, base, [*own, *overrides])
         trial = made.check()
         create_store(made.store)

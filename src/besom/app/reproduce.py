@@ -6,11 +6,13 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from besom.errors import ConfigError, NotFound
 from besom.reproduce.again import reproduce
 from besom.reproduce.causes import Difference
+from besom.reproduce.exported import request_of
 from besom.reproduce.request import Options, Request
 from besom.reproduce.verdict import Verdict, worst
 from besom.tables import print_json, print_rows, say
@@ -19,13 +21,39 @@ if TYPE_CHECKING:
     from besom.compare.catalog import StoredRun
     from besom.paths import Store
 
+EXPERIMENT = "reproductions"
+"""Where the reproductions of exported folders are recorded."""
 COLUMNS = ("trial", "state", "verdict", "differs", "first_epoch", "cause", "run_id")
 
 
 def one(run: StoredRun, arguments: Namespace) -> int:
     """Reproduce one run; exit 0 only up to the accepted verdict."""
     options = _options(arguments)
-    request = Request.of(run, options)
+    return _judge(Request.of(run, options), options, arguments)
+
+
+def exported(folder: Path, store: Store, arguments: Namespace) -> int:
+    """Reproduce what somebody has exported, into this store, which is made where there is none."""
+    if arguments.all or arguments.from_model:
+        raise ConfigError(f"--{'all' if arguments.all else 'from-model'} needs a store; {folder} is an exported folder")
+    options = _options(arguments)
+    return _judge(request_of(folder, store, options, lambda run_id: _home(store, run_id)), options, arguments)
+
+
+def _home(store: Store, run_id: str) -> StoredRun:
+    """Return what stands for a run of somebody else's store: a new run has its place in an experiment of its own."""
+    from besom.app.store import create_store
+    from besom.compare.catalog import StoredRun
+    from besom.tracking import open_experiment, uri_of
+
+    uri = uri_of(store, None)
+    if uri == store.mlflow_uri:
+        create_store(store)
+    client, experiment_id = open_experiment(uri, EXPERIMENT, store)
+    return StoredRun(uri, run_id, experiment_id, {}, None, {}, client, store)
+
+
+def _judge(request: Request, options: Options, arguments: Namespace) -> int:
     _foretell(request.foreseen)
     [verdict] = [verdict for _, verdict in _verdicts([request], options, from_model=arguments.from_model)]
     found = verdict.to_json()
@@ -75,15 +103,31 @@ def every(store: Store, sweep: str, arguments: Namespace) -> int:
     trials, options = Trials.of(store, sweep), _options(arguments)
     if not trials.runs:
         raise NotFound(f"sweep '{sweep}' has no trial yet that could be reproduced; see 'besom status {sweep}'")
-    numbers = list(trials.runs)
-    requests = [Request.of(run, options) for run in trials.runs.values()]
-    _foretell(found for request in requests for found in request.foreseen)
+    found = _requests(trials, options, from_model=arguments.from_model)
+    numbers, requests = list(found), list(found.values())
+    if not found:
+        raise NotFound(f"no trial of sweep '{sweep}' can be reproduced: {next(iter(trials.skipped.values()))}")
+    _foretell(one for request in requests for one in request.foreseen)
     verdicts: dict[int, Verdict] = {}
     for place, verdict in _verdicts(requests, options, from_model=arguments.from_model):
         verdicts[numbers[place]] = verdict
         _progress(f"{len(verdicts)}/{len(numbers)} trial {numbers[place]}: {verdict.verdict}")
     _print_all(sweep, {number: verdicts[number] for number in numbers}, trials.skipped, arguments.format)
     return 0 if all(verdict.is_accepted(arguments.accept) for verdict in verdicts.values()) else 1
+
+
+def _requests(trials: Trials, options: Options, *, from_model: bool) -> dict[int, Request]:
+    """Return what can be asked for; of what cannot, a trial whose run or artifact is gone, the reason is noted."""
+    found: dict[int, Request] = {}
+    for number, run in trials.runs.items():
+        try:
+            request = Request.of(run, options)
+            if from_model and request.original.state != "COMPLETE":
+                raise NotFound(f"it is {request.original.state} and has no model")
+            found[number] = request
+        except NotFound as error:
+            trials.skipped[number] = str(error)
+    return found
 
 
 def _options(arguments: Namespace) -> Options:
@@ -131,4 +175,4 @@ def _print_all(sweep: str, verdicts: dict[int, Verdict], skipped: dict[int, str]
         same = sum(verdict.verdict == "bit-identical" for verdict in verdicts.values())
         say(f"\n{same} of {len(verdicts)} trials of sweep '{sweep}' are bit-identical")
         for number, reason in skipped.items():
-            say(f"trial {number} was never trained: {reason}")
+            say(f"trial {number} is left out: {reason}")

@@ -18,6 +18,7 @@ from besom.errors import NotFound, did_you_mean
 from besom.paths import Store
 from besom.storage import find_study, has_storage, load_study, study_names
 from besom.sweep.tally import Tally
+from besom.uris import refuse_remote_artifacts
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -53,7 +54,7 @@ def refuse_unknown(store: Store, name: str) -> None:
     """Raise `NotFound` unless the store has a sweep of that name."""
     if not store.exists:
         raise no_store(store)
-    known = _names(store)
+    known = sweep_names(store)
     if name not in known:
         raise _no_sweep(store, name, known)
 
@@ -68,11 +69,12 @@ def open_study(store: Store, name: str) -> Study:
         raise no_store(store)
     study = find_study(store.studies_uri, name)
     if study is None:
-        raise _no_sweep(store, name, _names(store))
+        raise _no_sweep(store, name, sweep_names(store))
     return study
 
 
-def _names(store: Store) -> list[str]:
+def sweep_names(store: Store) -> list[str]:
+    """Return the names of the sweeps in a store, none where there is no store."""
     return study_names(store.studies_uri) if has_storage(store.studies_uri) else []
 
 
@@ -145,7 +147,7 @@ def find_run(store: Store, run_or_sweep: str) -> StoredRun:
     """
     from besom.tracking import uri_of
 
-    known = _names(store)
+    known = sweep_names(store)
     sweep, is_trial, number = run_or_sweep.partition("/")
     if sweep in known:
         run_id = _run_id_of(store, sweep, number) if is_trial else _best_run_id(store, sweep)
@@ -184,6 +186,7 @@ def open_run(store: Store, uri: str, run_id: str) -> StoredRun:
 
     Raises:
         NotFound: MLflow at ``uri`` has no such run.
+        ConfigError: its artifacts are said to be on a server that the run is not of.
     """
     from besom.tracking import fix_environment
 
@@ -196,6 +199,7 @@ def open_run(store: Store, uri: str, run_id: str) -> StoredRun:
         run = client.get_run(run_id)
     except MlflowException as error:
         raise NotFound(f"no run '{run_id}'") from error
+    refuse_remote_artifacts(uri, str(run.info.artifact_uri))
     tags = dict(run.data.tags)
     sweep = tags.get("sweep") if tags.get("kind") == "trial" else None
     return StoredRun(

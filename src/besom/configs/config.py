@@ -26,7 +26,8 @@ from besom.configs.schema import (
 from besom.errors import ConfigError
 
 T = TypeVar("T")
-UNTRACKED = ("paths.", "tracking.", "data.path")
+UNTRACKED = ("paths.", "tracking.")
+PATH = "data.path"
 """Leaves that say where things go, not what a result depends on: neither params nor fingerprint."""
 
 
@@ -59,7 +60,11 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def tracked_leaves(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the leaves that a result depends on: all but URLs and paths of besom's own."""
-    return {key: value for key, value in leaves(config).items() if not key.startswith(UNTRACKED) and value != {}}
+    return {
+        key: value
+        for key, value in leaves(config).items()
+        if not key.startswith(UNTRACKED) and key != PATH and value != {}
+    }
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:

@@ -21,6 +21,9 @@ SAME_FOR_ALL = ("oc.env", "now", "project_root", "python_version")
 """Resolvers that give every trial of a start the same: their value is taken from a trial."""
 
 PARAMS = "hydra.sweeper.params."
+GROUPS = ("data", "model", "train")
+REFERENCE = re.compile(r"\$\{\s*\.*\w[\w.]*\s*\}")
+"""``${model.activation}``: the value of another key."""
 
 Content = Mapping[str, Any]
 
@@ -46,6 +49,7 @@ def base_content(settings: Mapping[str, Any], trials: Sequence[Content]) -> dict
     found |= {key: _as_in_trials(key, value, trials) for key, value in found.items() if _resolvers(value)}
     if (path := _path(found.get("data._target_"), swept, trials)) is not None:
         found["data.path"] = path
+    _refuse_resolvers(found)
     elsewhere = {name: trials[0].get(name, {}) for name in ("tracking", "paths")}
     content = nested({**dict(_empty(found, trials[0])), **found})
     try:
@@ -53,7 +57,20 @@ def base_content(settings: Mapping[str, Any], trials: Sequence[Content]) -> dict
     except OmegaConfBaseException as error:
         raise Unknown(one_line(error)) from error
     assert isinstance(made, dict), "a config is a mapping"
-    return {str(key): value for key, value in made.items()}
+    return {name: made[name] for name in (*GROUPS, *elsewhere) if name in made}
+
+
+def _refuse_resolvers(value: Any) -> None:
+    """Raise `Unknown` where anything but a reference to another key is left: what is stored asks nothing of this
+    machine.
+    """
+    if isinstance(value, Mapping):
+        _refuse_resolvers([*value, *value.values()])
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_resolvers(inner)
+    elif isinstance(value, str) and value.count("${") != len(REFERENCE.findall(value)):
+        raise Unknown(f"{value[:80]!r} is not a value, and no reference to a key")
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from besom.compare.catalog import StoredRun
-from besom.configs.config import typed
-from besom.configs.project import Project
-from besom.errors import DataError
-from besom.fingerprint import fingerprint
-from besom.seeding import fix_runtime
+from besom.errors import ConfigError, DataError
 
 IDENTITY = ("data", "split", "code", "config", "threads", "steps_per_execution")
 """The parts of a fingerprint that, with the seed, name a training; packages and CPU only round it otherwise."""
@@ -66,23 +60,6 @@ class Contender:
         return {**self.content, "train": {**self.content["train"], "seed": seed}}
 
 
-def fingerprint_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a trusted config's result would depend on here and now; reads its data.
-
-    Raises:
-        UserError: the config or its data is wrong.
-    """
-    from besom import data
-
-    config = typed(content)
-    fix_runtime(config.train.threads)
-    root = str(Project.around(Path.cwd()).root)
-    if root not in sys.path:
-        sys.path.insert(0, root)  # where a user's own loader is found
-    dataset = data.load(config.data)
-    return fingerprint(content, dataset.digest, dataset.split_digest, config.train.threads)
-
-
 def identity_of(found: Mapping[str, Any]) -> str:
     """Return what a training is known by, from its fingerprint."""
     parts = {part: found[part] for part in IDENTITY}
@@ -90,7 +67,12 @@ def identity_of(found: Mapping[str, Any]) -> str:
 
 
 def refuse_other_data(run: StoredRun, found: Mapping[str, Any]) -> None:
-    """Raise `DataError` where a run was trained on other images than its config gives now."""
+    """Raise where a run was trained on other images than its config gives now, or its config is not what it was."""
+    if run.tags.get("fingerprint.config") != found["config"]:
+        raise ConfigError(
+            f"config.yaml of run {run.run_id} is not what it was trained with (fingerprint.config differs); expected "
+            f"it as the trial left it: 'besom reproduce {run.run_id}' names the key"
+        )
     if changed := [part for part in ("data", "split") if run.tags.get(f"fingerprint.{part}") != found[part]]:
         raise DataError(
             f"the images of run {run.run_id} are no longer those it was trained on (fingerprint.{changed[0]} differs); "

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from besom.compare.catalog import StoredRun, open_run
 from besom.compare.trials import SweepTrials
 from besom.confirm.baseline import base_content
-from besom.confirm.contender import Contender, fingerprint_of, identity_of, refuse_other_data
+from besom.confirm.contender import Contender, identity_of, refuse_other_data
 from besom.errors import BesomError, ConfigError, NotFound
 from besom.paths import Store
+from besom.retrain.here import fingerprint_here
 from besom.retrain.trust import trusted, trusted_content
 from besom.sweep.tally import is_feasible
 from besom.tracking import uri_of
@@ -83,7 +84,7 @@ class Finder:
     def _of(self, trial: FrozenTrial) -> Contender:
         run = self._run(trial)
         content = trusted(run, self.trust.allow, self.trust.data_path)
-        found = fingerprint_of(content)
+        found = fingerprint_here(content)
         refuse_other_data(run, found)
         if run.tags.get("fingerprint.code") != found["code"]:
             self._note("the code is not as it was when the sweep ran; contenders are trained with what is there now")
@@ -102,7 +103,7 @@ class Finder:
             content = base_content(settings, [one.content for one in leaders])
             content = trusted_content(content, home, self.trust.allow, self.trust.data_path)
             _refuse_what_does_not_fit(content)
-            identity = identity_of(fingerprint_of(content))
+            identity = identity_of(fingerprint_here(content))
         except BesomError as error:
             self._note(f"the sweep's base config cannot be a contender: {error}")
             return None

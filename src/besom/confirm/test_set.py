@@ -14,7 +14,8 @@ from typing import Any
 
 from besom.confirm.contender import Contender
 from besom.engines.engine import OnReport
-from besom.errors import BesomError
+from besom.errors import BesomError, DataError
+from besom.fingerprint import predictions_sha256
 from besom.retrain.lanes import in_lanes
 from besom.retrain.stored_model import StoredModel
 from besom.seeding import fix_runtime
@@ -22,10 +23,11 @@ from besom.seeding import fix_runtime
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a lane is to evaluate: a model, and the trusted config of its run."""
+    """What a lane is to evaluate: a model, the trusted config of its run, the hash of what it gave for validation."""
 
     content: Mapping[str, Any]
     model: StoredModel
+    predictions_sha256: str
 
 
 def evaluate(contender: Contender, on_open: Callable[[], None]) -> tuple[int, int]:
@@ -46,7 +48,8 @@ def evaluate(contender: Contender, on_open: Callable[[], None]) -> tuple[int, in
         return False
 
     with TemporaryDirectory(prefix="besom-") as folder:
-        job = Evaluation(contender.content, StoredModel.fetch(contender.home, Path(folder)))
+        expected = contender.home.tags.get("predictions_sha256", "")
+        job = Evaluation(contender.content, StoredModel.fetch(contender.home, Path(folder)), expected)
         [(_, future)] = in_lanes(count_correct, [(job, open_now)], n_lanes=1, fresh=False)
     if error := future.exception():
         last = str(error).strip().splitlines()[-1]
@@ -65,12 +68,27 @@ def count_correct(evaluation: Evaluation, channel: OnReport) -> tuple[int, int] 
     from besom import data
     from besom.configs.config import typed
     from besom.trial.epoch import predict
+    from besom.trial.images import images_of
 
     config = typed(evaluation.content)
     try:
-        model = evaluation.model.network(evaluation.content, data.load(config.data))
+        dataset = data.load(config.data)
+        model = evaluation.model.network(evaluation.content, dataset)
+        _refuse_another_network(evaluation, predictions_sha256(predict(model, images_of(dataset).x_val)))
+        if not data.count_test(config.data):
+            raise DataError("there are no test images; expected at least 1, to say how good the winner is")
         channel(0, 0.0)
         x, y = data.load_test(config.data)
     except BesomError as error:
         return error  # a lane's own exceptions come back as text
     return int((predict(model, tf.constant(x)).argmax(axis=1) == y).sum()), len(y)
+
+
+def _refuse_another_network(evaluation: Evaluation, found: str) -> None:
+    """Raise `BesomError` where weights are those of the trial, but the network around them is not."""
+    if found != evaluation.predictions_sha256:
+        run_id = evaluation.model.run_id
+        raise BesomError(
+            f"the model of run {run_id} gives other predictions for the validation images than it gave when it was "
+            f"trained, so the test set stays closed; 'besom reproduce {run_id} --from-model' says what is not as it was"
+        )

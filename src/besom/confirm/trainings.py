@@ -15,7 +15,7 @@ from besom.confirm.contender import Contender
 from besom.engines.launcher import lane_count
 from besom.results import TrialResult
 from besom.retrain.lanes import Training, train_all
-from besom.retrain.runs import abandon_run, end_run, start_run
+from besom.retrain.runs import abandon_run, abandon_runs, end_run, start_run
 
 KIND = "confirmation"
 OWN_FAILURE = "NonFinite"
@@ -105,8 +105,7 @@ class Rounds:
                 end_run(client, run_ids.pop(place), result)
                 yield missing[place], result
         finally:
-            for run_id in run_ids.values():
-                abandon_run(client, run_id)
+            abandon_runs(client, run_ids.values())
 
     def _start(self, one: Contender, seed: int) -> str:
         who = "baseline" if one.number is None else str(one.number)

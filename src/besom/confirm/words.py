@@ -62,9 +62,9 @@ def _rest(winner: Score, main: Comparison, others: Sequence[Comparison]) -> list
     beaten = [pair.second for pair in others if pair.is_decided and pair.first == winner]
     level = [_other(pair, winner) for pair in others if not pair.is_decided]
     label = winner.contender.label
-    does = "it also beats" if main.is_decided and main.first == winner else f"{label} beats"
-    parts = [f"{does} {_listed(beaten)}"] if beaten else []
-    return [*parts, *([f"{label} and {_listed(level)} are within noise"] if level else [])]
+    who, also = ("it", " also") if main.is_decided and main.first == winner else (label, "")
+    parts = [f"{who}{also} beats {_listed(beaten)}"] if beaten else []
+    return [*parts, *([f"{who} is within noise of {_listed(level)}"] if level else [])]
 
 
 def _listed(scores: Sequence[Score]) -> str:

@@ -1,18 +1,18 @@
 """Which source files make a result: besom's own that can change one, and a user's builder or loader with all that it
-imports of the same project.
+imports of the same project by a statement.
 
-What lies in a project is known by its text, what is installed by its version. A user's imports are read, not run: a
-warm lane may have imported more than the trial at hand needs.
+What lies in a project is known by its text, what is installed by its version. A user's imports are read out of the
+files: a warm lane may have imported more than the trial at hand needs.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Iterator
 from functools import cache
-from modulefinder import ModuleFinder
 from pathlib import Path
 
 from besom.code_watch import LIBRARIES
@@ -54,7 +54,7 @@ def source_files(target: str) -> dict[str, Path]:
     if file is None or _is_installed(file):
         return {}
     root = _root_of(module, file)
-    return {found.relative_to(root).as_posix(): found for found in (file, *_imported(module, root))}
+    return {found.relative_to(root).as_posix(): found for _, found in _imported(module, root)}
 
 
 @cache
@@ -73,7 +73,7 @@ def _file_of(module: str) -> Path | None:
     """Return the source file of a module, None where it has none that can be read."""
     try:
         spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
+    except Exception:  # a package above it runs here, and may raise anything; the trial itself will say so
         return None
     file = Path(spec.origin) if spec is not None and spec.origin is not None else None
     return file if file is not None and file.suffix == ".py" and file.is_file() else None
@@ -89,14 +89,45 @@ def _root_of(module: str, file: Path) -> Path:
     return file.parents[depth]
 
 
-def _imported(module: str, root: Path) -> Iterator[Path]:
-    """Yield the files below a folder that a module imports, at any remove."""
-    finder = ModuleFinder(path=[str(root)])
+def _imported(module: str, root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the modules below a folder that a module imports by a statement, at any remove, with their files."""
+    known, waiting = set[str](), [module]
+    while waiting:
+        name = waiting.pop()
+        if name in known:
+            continue
+        known.add(name)
+        file = _below(root, name)
+        above = name.rpartition(".")[0]
+        waiting += [above] if above else []  # a package's own file runs first
+        if file is not None:
+            yield name, file
+            waiting += _names_in(file, name if file.name == "__init__.py" else above)
+
+
+def _below(root: Path, module: str) -> Path | None:
+    """Return the file of a module in a folder, None where it is none of its, or a folder without a file of its own."""
+    place = root.joinpath(*module.split("."))
+    found = next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
+    return None if found is None or _is_installed(found) else found
+
+
+def _names_in(file: Path, package: str) -> list[str]:
+    """Return what a file may import, ``a.b`` and, for ``from a import b``, both ``a`` and ``a.b``.
+
+    Args:
+        package: that the file is in, from which relative imports count.
+    """
     try:
-        finder.import_hook(module)
-    except (ImportError, SyntaxError):  # the trial itself will say so
-        return
-    for found in finder.modules.values():
-        name = getattr(found, "__file__", None)  # the finder's own class of module; a built-in one has none
-        if name and name.endswith(".py") and not _is_installed(Path(name)):
-            yield Path(name)
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # the trial itself will say so
+        return []
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*filter(None, above), *filter(None, [node.module])])
+            names += [base, *(f"{base}.{alias.name}" if base else alias.name for alias in node.names)]
+    return [name for name in names if name]

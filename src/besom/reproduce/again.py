@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from besom.compare.catalog import open_run
 from besom.engines.launcher import lane_count
-from besom.errors import ConfigError
+from besom.errors import BesomError, ConfigError
 from besom.reproduce.causes import Circumstances, differences
 from besom.reproduce.original import fingerprint_of
 from besom.reproduce.request import Options, Request
 from besom.reproduce.verdict import Rerun, Verdict, judged
 from besom.results import TrialResult
 from besom.retrain.lanes import Training, train_all
-from besom.retrain.runs import abandon_run, end_run, start_run
+from besom.retrain.runs import abandon_runs, close_dead, end_run, start_run
+from besom.tracking import log_tags
+
+KIND = "reproduction"
 
 
 def reproduce(requests: Sequence[Request], options: Options) -> Iterator[tuple[int, Verdict]]:
@@ -25,6 +29,7 @@ def reproduce(requests: Sequence[Request], options: Options) -> Iterator[tuple[i
     threads = requests[0].threads
     if any(request.threads != threads for request in requests):
         raise ConfigError("these runs were trained with different train.threads; expected runs of one sweep")
+    close_dead(requests[0].run.client, requests[0].run.experiment_id, KIND)
     run_ids: dict[int, str] = {}
 
     def trainings() -> Iterator[Training]:
@@ -36,18 +41,16 @@ def reproduce(requests: Sequence[Request], options: Options) -> Iterator[tuple[i
     try:
         ended = train_all(trainings(), n_lanes=n_lanes, threads=threads, onednn=options.onednn, fresh=True)
         for place, result in ended:
-            run_id = run_ids.pop(place)
-            end_run(requests[place].run.client, run_id, result)
-            yield place, _verdict(requests[place], run_id, result)
+            end_run(requests[place].run.client, run_ids[place], result)
+            yield place, _verdict(requests[place], run_ids.pop(place), result)
     finally:
-        for place, run_id in run_ids.items():
-            abandon_run(requests[place].run.client, run_id)
+        abandon_runs(requests[0].run.client, run_ids.values())
 
 
 def _start(request: Request) -> str:
     run = request.run
     name = f"{run.tags.get('mlflow.runName', run.run_id)}-again"
-    return start_run(run, name, request.content, {"kind": "reproduction", "reproduces": run.run_id})
+    return start_run(run, name, request.content, {"kind": KIND, "reproduces": run.run_id})
 
 
 def _training(request: Request, run_id: str) -> Training:
@@ -61,9 +64,16 @@ def _verdict(request: Request, run_id: str, result: TrialResult) -> Verdict:
     run, original = request.run, request.original
     again = open_run(run.store, run.uri, run_id)
     before = Circumstances(original.fingerprint, original.params)
-    now = Circumstances(fingerprint_of(again), again.params())
-    verdict = judged(original, Rerun(run_id, result, again.history()), differences(before, now))
-    run.client.set_tag(run_id, "verdict", verdict.verdict)
-    if verdict.cause:
-        run.client.set_tag(run_id, "cause", verdict.cause)
+    try:
+        found = differences(before, Circumstances(fingerprint_of(again), again.params()))
+    except BesomError:  # it died before it could write down what it depends on
+        found = []
+    verdict = judged(original, Rerun(run_id, result, again.history()), found or request.foreseen)
+    keep_verdict(run.client, verdict)
     return verdict
+
+
+def keep_verdict(client: Any, verdict: Verdict) -> None:
+    """Leave a verdict with the reproduction's run."""
+    cause = {"cause": verdict.cause} if verdict.cause else {}
+    log_tags(client, verdict.run_id, {"verdict": verdict.verdict, **cause})

@@ -32,7 +32,7 @@ class Difference:
     now: Any
 
     def __str__(self) -> str:
-        name = f"{self.part} {self.key}".rstrip()
+        name = f"{self.part} {_word(self.key)}".rstrip()
         return f"{name}: {_word(self.original)} → {_word(self.now)}"
 
     def to_json(self) -> dict[str, Any]:
@@ -106,4 +106,6 @@ def _shown(value: Any) -> Any:
 
 
 def _word(value: Any) -> str:
-    return "-" if value is None else "there" if value is True else str(value)
+    """Return a value for a terminal: what was stored may have control characters in it."""
+    text = "-" if value is None else "there" if value is True else str(value)
+    return text if text.isprintable() else repr(text)

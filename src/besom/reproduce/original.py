@@ -48,8 +48,10 @@ class Original:
             NotFound: it has not ended, its process died, nothing of it was trained, or an artifact is gone.
             ConfigError: an artifact is not what it must be.
         """
-        state = run.tags.get("state", "")
-        if state not in STATES:
+        stored, state = run.client.get_run(run.run_id), run.tags.get("state", "")
+        if stored.info.status == "RUNNING":
+            raise NotFound(f"run {run.run_id} is RUNNING, or its process has died; expected one that has ended")
+        if state not in STATES or (state, stored.info.status) == ("FAIL", "KILLED"):  # it died with its process
             raise NotFound(f"run {run.run_id} ended before it had a result; expected one that is {', '.join(STATES)}")
         return cls(
             run_id=run.run_id,
@@ -58,7 +60,7 @@ class Original:
             hashes=_hashes(run) if state == "COMPLETE" else (),
             history=run.history(),
             fingerprint=fingerprint_of(run),
-            params=run.params(),
+            params=dict(stored.data.params),
         )
 
     @property
@@ -86,7 +88,7 @@ def fingerprint_of(run: StoredRun) -> Mapping[str, Any]:
         raise NotFound(f"run {run.run_id} was never trained: {run.tags['reason']}")
     try:
         found = json.loads(run.artifact("fingerprint.json"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"fingerprint.json of run {run.run_id} is no JSON: {error}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"fingerprint.json of run {run.run_id} is a {type(found).__name__}; expected a mapping")

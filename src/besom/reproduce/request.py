@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from besom.compare.catalog import StoredRun
 from besom.configs.config import typed
-from besom.configs.project import Project
-from besom.configs.schema import TrialConfig
-from besom.fingerprint import fingerprint
 from besom.reproduce.causes import Circumstances, Difference, differences
 from besom.reproduce.original import Original
+from besom.retrain.here import fingerprint_here
 from besom.retrain.trust import trusted
-from besom.seeding import fix_runtime
 from besom.tracking import params_of
 
 
@@ -78,20 +73,7 @@ class Request:
         if options.threads is not None:
             content = {**content, "train": {**content["train"], "threads": options.threads}}
         config = typed(content)
-        fix_runtime(config.train.threads, onednn=options.onednn)
-        now = Circumstances(_fingerprint_here(config, content, original), params_of(content))
-        before = Circumstances(original.fingerprint, original.params)
+        known = original.fingerprint  # nothing, where the original never had its data
+        now = Circumstances(fingerprint_here(content, onednn=options.onednn) if known else {}, params_of(content))
+        before = Circumstances(known, original.params)
         return cls(home(), original, content, config.train.threads, differences(before, now))
-
-
-def _fingerprint_here(config: TrialConfig, content: Mapping[str, Any], original: Original) -> Mapping[str, Any]:
-    """Return what a result would depend on here; nothing where the original never had its data."""
-    if not original.fingerprint:
-        return {}
-    from besom import data
-
-    root = str(Project.around(Path.cwd()).root)
-    if root not in sys.path:
-        sys.path.insert(0, root)  # where a user's own loader is found
-    dataset = data.load(config.data)
-    return fingerprint(content, dataset.digest, dataset.split_digest, config.train.threads)

@@ -13,6 +13,7 @@ from typing import Any
 from besom.reproduce.causes import Difference, first_cause
 from besom.reproduce.original import History, Original
 from besom.results import TrialResult
+from besom.tracking import TAG_LENGTH, clipped
 
 VERDICTS = ("bit-identical", "same-predictions", "within-noise", "different")
 """From the best to the worst."""
@@ -84,6 +85,8 @@ class Verdict:
         return f"{line}; {', '.join(self.differs)} differ{where}; first cause: {self._why()}{ended}"
 
     def _why(self) -> str:
+        if self.cause is None and self.state == "FAIL":
+            return "it did not come to its end"
         if self.cause is None:
             return "nothing that the fingerprint knows of; a stored hash may have been changed"
         of_cause = [found for found in self.differences if found.part == self.cause]
@@ -125,11 +128,16 @@ def _is_same(part: str, original: Original, rerun: Rerun) -> bool:
     if part == "state":
         return original.state == result.state
     if part == "reason":
-        return original.reason == result.reason
+        return _kept(original.reason) == _kept(result.reason)
     if original.state != "COMPLETE":
         return first_difference(original.history, rerun.history) is None
     name = f"{part}_sha256"
     return all(copy.get(name) == result.facts.get(name) for copy in original.hashes)
+
+
+def _kept(reason: str | None) -> str:
+    """Return a reason as MLflow keeps it, which cuts long ones."""
+    return clipped(reason or "", TAG_LENGTH)
 
 
 def _verdict(differs: Sequence[str], original: Original, rerun: Rerun) -> str:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
+
+import psutil
 
 from besom.compare.catalog import StoredRun
 from besom.results import TrialResult
 from besom.tracking import STATUS, create_run, log_tags
+
+SAME_PROCESS = 1.0
+"""Seconds by which the start of one process may differ from look to look."""
 
 
 def start_run(original: StoredRun, name: str, content: Mapping[str, Any], tags: Mapping[str, str]) -> str:
@@ -32,3 +39,32 @@ def abandon_run(client: Any, run_id: str) -> None:
     """End a run that nobody works on any more: Ctrl-C, or a death."""
     log_tags(client, run_id, {"state": "FAIL", "reason": "interrupted"})
     client.set_terminated(run_id, "KILLED")
+
+
+def abandon_runs(client: Any, run_ids: Iterable[str]) -> None:
+    """End several runs; one that cannot be ended keeps nobody from ending the others."""
+    for run_id in run_ids:
+        with suppress(Exception):  # MLflow's, of any kind; whoever starts next closes it
+            abandon_run(client, run_id)
+
+
+def close_dead(client: Any, experiment_id: str, kind: str) -> None:
+    """End the RUNNING runs of a kind whose process, on this host, lives no more: ``kill -9`` leaves them."""
+    query = f"tags.kind = '{kind}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment_id], query):
+        if is_dead(run.data.tags):
+            abandon_run(client, run.info.run_id)
+
+
+def is_dead(tags: Mapping[str, str]) -> bool:
+    """Tell from a run's tags whether its process was one of this host and lives no more; see `process_identity`."""
+    try:
+        pid, started = int(tags["pid"]), float(tags["process_start"])
+    except (KeyError, ValueError):
+        return False
+    if tags.get("host") != socket.gethostname():
+        return False
+    try:
+        return abs(psutil.Process(pid).create_time() - started) > SAME_PROCESS
+    except (psutil.NoSuchProcess, OverflowError, ValueError):
+        return True

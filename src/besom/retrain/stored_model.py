@@ -9,20 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from besom.compare.catalog import StoredRun
 from besom.configs.config import typed
 from besom.errors import BesomError, NotFound, one_line
 from besom.fingerprint import weights_sha256
+from besom.uris import refuse_remote_artifacts
 
 if TYPE_CHECKING:
     import keras
 
-    from besom.data import Dataset
-
 MODEL_FILE = "data/model.keras"
 """In the folder of a logged Keras model."""
+
+
+class Shaped(Protocol):
+    """What of a data set a network depends on; a `besom.data.Dataset` has it."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def n_classes(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -47,14 +56,14 @@ class StoredModel:
         hashes = weights_hashes(run)
         import mlflow.artifacts
 
-        uri = f"{_location(run)}/{MODEL_FILE}"
+        uri = f"{location_of(run)}/{MODEL_FILE}"
         try:
             path = mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=run.uri)
         except Exception as error:  # MLflow raises another class for each kind of artifact store
             raise NotFound(f"the model of run {run.run_id} cannot be read: {one_line(error)}") from error
         return cls(run.run_id, Path(path), hashes)
 
-    def network(self, content: Mapping[str, Any], dataset: Dataset) -> keras.Model:
+    def network(self, content: Mapping[str, Any], dataset: Shaped) -> keras.Model:
         """Return the run's network with the weights out of the file; in a process that may import TensorFlow.
 
         Args:
@@ -99,8 +108,16 @@ def weights_hashes(run: StoredRun) -> frozenset[str]:
     return frozenset({run.tags[name], run.study_hashes.get(name, run.tags[name])})
 
 
-def _location(run: StoredRun) -> str:
+def location_of(run: StoredRun) -> str:
+    """Return where MLflow keeps the model of a run.
+
+    Raises:
+        NotFound: the run has no model.
+        ConfigError: its location is a server that the run is not of.
+    """
     outputs = run.client.get_run(run.run_id).outputs
     if outputs is None or not outputs.model_outputs:
         raise NotFound(f"run {run.run_id} has no model; expected one that is COMPLETE")
-    return str(run.client.get_logged_model(outputs.model_outputs[-1].model_id).artifact_location)
+    location = str(run.client.get_logged_model(outputs.model_outputs[-1].model_id).artifact_location)
+    refuse_remote_artifacts(run.uri, location)
+    return location

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from besom.compare.catalog import StoredRun
 from besom.configs.config import typed
 from besom.configs.project import Project
 from besom.data import OWN_SOURCES
 from besom.errors import ConfigError
-from besom.uris import HTTP
 
 TRUSTED = {
     "data": OWN_SOURCES,
@@ -32,8 +32,8 @@ def trusted(run: StoredRun, allow: Sequence[str] = (), data_path: str | None = N
 
     Raises:
         NotFound: the run has no config.
-        ConfigError: it is no frozen config, names code of a package that nobody allowed, or, coming off a server, a
-            file outside the project's folder.
+        ConfigError: it is no frozen config, names code of a package that nobody allowed, or, coming from elsewhere than
+            the store's own files, a file outside the project's folder.
     """
     return trusted_content(run.config(), run, allow, data_path)
 
@@ -46,9 +46,15 @@ def trusted_content(
     typed(content)  # so that every group is there, and nothing in it that besom does not know
     if data_path is not None:
         content = {**content, "data": {**content["data"], "path": data_path}}
-    elif run.uri.startswith(HTTP):
+    elif not _is_of_this_store(run):
         refuse_path_outside(content)
     return {**content, "paths": {"store": str(run.store.root)}}
+
+
+def _is_of_this_store(run: StoredRun) -> bool:
+    """Tell whether a run and its artifacts are in the store's own files; what is trained again goes there, too."""
+    location = urlsplit(str(run.client.get_run(run.run_id).info.artifact_uri))
+    return run.uri == run.store.mlflow_uri and location.scheme in ("", "file")
 
 
 def refuse_foreign_targets(content: Mapping[str, Any], allow: Sequence[str]) -> None:
@@ -71,8 +77,12 @@ def refuse_path_outside(content: Mapping[str, Any]) -> None:
     if path is None:
         return
     root = Project.around(Path.cwd()).root.resolve()
-    if not Path.cwd().joinpath(Path(str(path)).expanduser()).resolve().is_relative_to(root):
+    try:
+        is_inside = Path.cwd().joinpath(Path(str(path)).expanduser()).resolve().is_relative_to(root)
+    except (RuntimeError, ValueError, OSError):  # nobody's home, a NUL in it, links in a circle
+        is_inside = False
+    if not is_inside:
         raise ConfigError(
-            f"the run's data.path={str(path)!r}, which came off a server, lies outside {root}; if these are the images "
-            "that you mean, name them with --data-path"
+            f"the run's data.path={str(path)!r}, which comes from elsewhere, lies outside {root}; if these are the "
+            "images that you mean, name them with --data-path"
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from besom.configs.config import to_yaml
 from besom.geometry import Geometry
+from besom.provenance.origin import Origin
 from besom.trial.outcome import Fit, Outcome
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def write(
     *,
     config: Mapping[str, Any],
     geometry: Geometry | None,
+    origin: Origin | None = None,
     fit: Fit | None = None,
     fingerprint: Mapping[str, Any] | None = None,
     outcome: Outcome | None = None,
@@ -45,6 +47,7 @@ def write(
         folder: made if it is missing; files of the same names are replaced.
         config: the frozen config, from which the trial can be run again.
         geometry: None for a user's own model builder.
+        origin: the code and packages that it ran with.
         fit: the finished epochs, None where there is none.
         fingerprint: what the result depends on; None where the data never came.
         outcome: None where the trial was pruned or failed.
@@ -54,6 +57,8 @@ def write(
     (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     if geometry is not None:
         _write_layers(folder / "layers.csv", geometry)
+    if origin is not None:
+        origin.write(folder)
     if fingerprint:
         text = json.dumps(fingerprint, indent=1, sort_keys=True, ensure_ascii=False)
         (folder / "fingerprint.json").write_text(text + "\n", encoding="utf-8")

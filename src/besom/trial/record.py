@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from besom.data import Dataset
 from besom.geometry import Geometry
+from besom.provenance.origin import Origin
 from besom.reporting import TrialHandle
 from besom.tracking import as_text
 from besom.trial import artifacts
@@ -37,16 +38,18 @@ class Record:
         handle: None outside a sweep.
         objective: the metric that decides which epoch is the best.
         geometry: None for a user's own model builder.
+        origin: the code and packages that it runs with.
     """
 
     def __init__(
-        self, logger: RunLogger, handle: TrialHandle | None, objective: str, geometry: Geometry | None
+        self, logger: RunLogger, handle: TrialHandle | None, objective: str, geometry: Geometry | None, origin: Origin
     ) -> None:
         self._logger = logger
         self._handle = handle
         self._tell: Callable[..., None] = handle.tell if handle is not None else lambda **facts: None
         self._objective = objective
         self._geometry = geometry
+        self._origin = origin
         self._started = time.perf_counter()
         self._history: dict[str, list[float]] = {}
         self._fit: Fit | None = None
@@ -105,6 +108,7 @@ class Record:
                 folder,
                 config=content,
                 geometry=self._geometry,
+                origin=self._origin,
                 fit=self._fit or self._so_far(),
                 fingerprint=self._fingerprint,
                 outcome=outcome,

@@ -60,6 +60,9 @@ def prepare_process(threads: int) -> None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         tf.config.experimental.enable_op_determinism()
+        keras.config.set_floatx("float32")  # whatever the user's keras.json says
+        keras.config.set_epsilon(1e-7)
+        keras.config.set_image_data_format("channels_last")
         # the remapper fuses operations according to where in a graph they stand, so that the same
         # step gives other bits for steps_per_execution=1, and `predict` other ones than `model(x)`
         tf.config.optimizer.set_experimental_options({"remapping": False})

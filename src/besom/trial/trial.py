@@ -20,8 +20,9 @@ from besom import data, model
 from besom.configs.config import plain, typed
 from besom.configs.schema import TrialConfig
 from besom.errors import TrialPruned
-from besom.fingerprint import fingerprint, history_sha256, predictions_sha256, weights_sha256
+from besom.fingerprint import fingerprint, foreign_targets, history_sha256, predictions_sha256, weights_sha256
 from besom.judge import reason_of
+from besom.provenance.origin import Origin
 from besom.reporting import current_trial
 from besom.tracking import tracking_uri
 from besom.trial import training
@@ -51,7 +52,8 @@ def run(config: DictConfig | Mapping[str, Any]) -> float:
     content = plain(config) if isinstance(config, DictConfig) else dict(cast(Mapping[str, Any], config))
     settings, geometry = typed(content), sized(content)
     with _logger(settings, content) as logger, _watched(settings, logger.run_id):
-        record = Record(logger, current_trial(), settings.train.objective, geometry)
+        origin = Origin.taken(foreign_targets(content))
+        record = Record(logger, current_trial(), settings.train.objective, geometry, origin)
         outcome = None
         try:
             dataset = data.load(settings.data)
@@ -69,6 +71,8 @@ def run(config: DictConfig | Mapping[str, Any]) -> float:
     fit = outcome.fit
     log.info("%s %.4f at epoch %d, %s parameters, run %s", settings.train.objective, fit.objective, fit.best_epoch,
              f"{outcome.n_params:,}", logger.run_id)  # fmt: skip
+    log.info("SHA-256 of %s", ", ".join(f"{name.removesuffix('_sha256')} {sha256[:12]}…"
+                                         for name, sha256 in outcome.hashes.items()))  # fmt: skip
     return fit.objective
 
 

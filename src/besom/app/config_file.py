@@ -1,0 +1,98 @@
+"""`besom train --config FILE`: one YAML file that is the whole config, laid into a stage in the place of the project's.
+
+The file is data that may be somebody else's: nothing in it is run before it has passed. Its groups become options of
+their own, checked against the same schemas, so that overrides work as on any other config.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from besom.configs.config import to_yaml, typed
+from besom.configs.project import Stage, packaged
+from besom.configs.stored import MOST_CHARACTERS, read_stored
+from besom.errors import ConfigError, did_you_mean
+from besom.reproduce.exported import CODE
+from besom.retrain.trust import TRUSTED, refuse_foreign_targets
+
+GROUPS = ("data", "model", "train", "tracking", "paths")
+OPTION = "file"
+"""Under this name a stage has what the file says of a group: ``data=file``."""
+
+
+def read_config_file(file: Path, allow: Sequence[str]) -> dict[str, Any]:
+    """Return the content of a config file, every group of which is known, typed and trusted.
+
+    Args:
+        allow: packages that it may import a loader or builder from, besides besom itself.
+
+    Raises:
+        ConfigError: naming the file, and the key where one is wrong.
+    """
+    try:
+        with file.open(encoding="utf-8") as opened:
+            content = read_stored(opened.read(MOST_CHARACTERS + 1), f"config file {file}")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigError(f"config file {file} cannot be read: {reason}; expected YAML of 'besom export'") from error
+    try:
+        _refuse_unknown(content)
+        refuse_foreign_targets(content, allow)
+        typed(content)
+    except ConfigError as error:
+        raise ConfigError(f"config file {file}: {error}") from error
+    return content
+
+
+def _refuse_unknown(content: Mapping[str, Any]) -> None:
+    for name, values in content.items():
+        if name not in GROUPS:
+            raise ConfigError(f"key '{name}' is not known; expected {', '.join(GROUPS)}{did_you_mean(name, GROUPS)}")
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{name}={values!r} is no group; expected a mapping of keys")
+        if odd := [key for key in values if key in ("defaults", "_self_")]:
+            raise ConfigError(f"{name}.{odd[0]} is Hydra's own word; expected the values themselves")
+
+
+def lay_config_file(stage: Stage, file: Path, allow: Sequence[str]) -> None:
+    """Lay a config file into a stage in the place of the project's ``config.yaml``.
+
+    Code that lies beside it becomes importable, after all else, where somebody has allowed it.
+
+    Raises:
+        ConfigError: as `read_config_file`.
+    """
+    content = read_config_file(file, allow)
+    for name, values in content.items():
+        target = stage.conf / name / f"{OPTION}.yaml"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(to_yaml({"defaults": _schemas(name, values), **values}), encoding="utf-8")
+    (stage.conf / "config.yaml").write_text(_table_of_contents(content), encoding="utf-8")
+    if allow and (folder := file.parent.absolute() / CODE).is_dir():
+        sys.path.append(str(folder))
+
+
+def _schemas(group: str, values: Mapping[str, Any]) -> list[str]:
+    """Return the defaults of an option; a user's own loader or builder takes keys that no schema knows."""
+    own = TRUSTED.get(group)
+    is_own = own is None or str(values.get("_target_", own[0])) in own
+    schema = {"model": "cnn_schema"}.get(group, f"{group}_schema")
+    return [schema, "_self_"] if is_own else ["_self_"]
+
+
+def _table_of_contents(content: Mapping[str, Any]) -> str:
+    """Return the package's ``config.yaml`` with the file's groups for its options."""
+    packaged_text = (packaged() / "conf" / "config.yaml").read_text(encoding="utf-8")
+    table: dict[str, Any] = yaml.safe_load(packaged_text)
+    table["defaults"] = [_chosen(entry, content) for entry in table["defaults"]]
+    return to_yaml(table)
+
+
+def _chosen(entry: Any, content: Mapping[str, Any]) -> Any:
+    [name] = entry if isinstance(entry, dict) else [entry]
+    return {name: OPTION} if name in content else entry

@@ -1,0 +1,1 @@
+"""A run as a folder with which anybody can train it again."""
