@@ -20,7 +20,8 @@ def prove(folder: Path, env: dict[str, str], *arguments: str) -> Any:
     return json.loads(out.read_text())
 
 
-@pytest.mark.parametrize(("threads", "trials"), [(1, 4), pytest.param(2, 4, marks=pytest.mark.service)])
+@pytest.mark.service  # for the time that it takes
+@pytest.mark.parametrize(("threads", "trials"), [(1, 6), (2, 4)])
 def test_other_trials_in_a_warm_lane_leave_no_trace_in_the_bits(
     threads: int, trials: int, tmp_path: Path, clean_environment: dict[str, str]
 ) -> None:

@@ -130,6 +130,7 @@ def test_what_a_kill_left_running_is_closed_by_the_next_one(endings: Folder, cle
     assert endings.mlflow(RUNNING) == [(0,)]
 
 
+@pytest.mark.service  # for the time that it takes
 def test_a_trial_whose_run_is_gone_is_left_out_and_the_others_are_not(endings: Folder) -> None:
     rows = {row["state"]: row for row in endings.json("runs", "endings")["trials"] if row["model.dense"] == 84}
     gone = endings.path / "mlruns" / "artifacts" / "endings" / rows["PRUNED"]["run_id"] / "artifacts" / "config.yaml"

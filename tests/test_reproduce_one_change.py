@@ -165,7 +165,13 @@ def test_where_nothing_changes_the_bits_are_the_same_and_nothing_is_named(traine
     assert "not as it was" not in said
 
 
-@pytest.mark.parametrize("what", CHANGES)
+ELSEWHERE = ("the threads", "oneDNN off", "another instruction set", "a label", "the seed")
+"""As good as another environment, or a second one of a kind: for `make test-services`, for the time that they take."""
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=pytest.mark.service) if what in ELSEWHERE else what for what in CHANGES]
+)
 def test_the_verdict_names_what_changed_and_only_that(trained: Trained, what: str) -> None:
     change = CHANGES[what]
     found, said = reproduced(trained, change, 1)

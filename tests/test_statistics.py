@@ -235,7 +235,7 @@ BASE: dict[str, Any] = {
 TRIAL = {**BASE, "model": {**BASE["model"], "dense": 16}, "tracking": {"uri": None}, "paths": {"store": "s"}}
 
 
-def stored_settings(*swept: str, **changed: Any) -> dict[str, Any]:
+def kept_of(*swept: str, **changed: Any) -> dict[str, Any]:
     """Return what a study keeps of a sweep with this base config."""
     kept = {key: value for key, value in leaves(BASE).items() if key != "data.path"}
     own = {f"hydra.sweeper.params.{key}": "choice(1,2)" for key in swept}
@@ -252,20 +252,20 @@ def test_a_config_is_made_of_its_leaves_again(content: dict[str, Any]) -> None:
 
 
 REBUILT: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
-    "as it was": (stored_settings("model.dense"), TRIAL, {}),
+    "as it was": (kept_of("model.dense"), TRIAL, {}),
     "an interpolation of a swept key": (
-        stored_settings("model.conv.0.filters", model__dense="${model.conv.1.filters}"), TRIAL, {"model.dense": 6},
+        kept_of("model.conv.0.filters", model__dense="${model.conv.1.filters}"), TRIAL, {"model.dense": 6},
     ),
-    "a parameter that exists only sometimes": (stored_settings("model.conv.1.filters", "model.depth"), TRIAL, {}),
-    "what a resolver gave": (stored_settings("model.dense", train__note="${oc.env:HOME}"),
+    "a parameter that exists only sometimes": (kept_of("model.conv.1.filters", "model.depth"), TRIAL, {}),
+    "what a resolver gave": (kept_of("model.dense", train__note="${oc.env:HOME}"),
                              {**TRIAL, "train": {"seed": 0, "note": "h"}}, {"train.note": "h"}),
     "a file that all trials read": (
-        stored_settings("model.dense", data___target_="besom.data.npz"), trial_on("besom.data.npz", "mine.npz"),
+        kept_of("model.dense", data___target_="besom.data.npz"), trial_on("besom.data.npz", "mine.npz"),
         {"data._target_": "besom.data.npz", "data.path": "mine.npz"},
     ),
-    "a data set that was one of several": (stored_settings("data"), trial_on("besom.data.digits", None), {}),
+    "a data set that was one of several": (kept_of("data"), trial_on("besom.data.digits", None), {}),
     "an empty mapping of the same builder": (
-        stored_settings("model.dense"), {**TRIAL, "model": {**TRIAL["model"], "options": {}}}, {"model.options": {}},
+        kept_of("model.dense"), {**TRIAL, "model": {**TRIAL["model"], "options": {}}}, {"model.options": {}},
     ),
 }  # fmt: skip
 
@@ -281,23 +281,23 @@ def test_the_base_config_comes_out_of_the_study(what: str) -> None:
 LOST: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
     "nothing kept": ({}, [TRIAL], "the study does not keep it"),
     "a resolver of a swept key": (
-        stored_settings("model.dense", train__note="${twice:${model.dense}}"), [TRIAL], "train.note is written",
+        kept_of("model.dense", train__note="${twice:${model.dense}}"), [TRIAL], "train.note is written",
     ),
-    "an unknown resolver": (stored_settings("model.dense", train__note="${mine:1}"), [TRIAL], "train.note is written"),
-    "a resolver in a list": (stored_settings(extra__x=["${oc.env:HOME}"]), [TRIAL], "is not a value, and no reference"),
-    "a resolver in a mapping": (stored_settings(extra__x={"a": "${oc.env:HOME}"}), [TRIAL], "is not a value"),
+    "an unknown resolver": (kept_of("model.dense", train__note="${mine:1}"), [TRIAL], "train.note is written"),
+    "a resolver in a list": (kept_of(extra__x=["${oc.env:HOME}"]), [TRIAL], "is not a value, and no reference"),
+    "a resolver in a mapping": (kept_of(extra__x={"a": "${oc.env:HOME}"}), [TRIAL], "is not a value"),
     "a resolver that is put together": (
-        stored_settings(extra__x="${${extra.y}:HOME}", extra__y="oc.env"), [TRIAL], "is not a value, and no reference",
+        kept_of(extra__x="${${extra.y}:HOME}", extra__y="oc.env"), [TRIAL], "is not a value, and no reference",
     ),
-    "a missing value": (stored_settings("model.dense", model__dense="???"), [TRIAL], "model.dense"),
+    "a missing value": (kept_of("model.dense", model__dense="???"), [TRIAL], "model.dense"),
     "a path that is swept": (
-        stored_settings("data.path", data___target_="besom.data.npz"), [TRIAL], "data.path differs from trial to trial",
+        kept_of("data.path", data___target_="besom.data.npz"), [TRIAL], "data.path differs from trial to trial",
     ),
     "a file that was one of several": (
-        stored_settings("data", data___target_="besom.data.npz"), [trial_on("besom.data.npz", "a")], "data.path differs",
+        kept_of("data", data___target_="besom.data.npz"), [trial_on("besom.data.npz", "a")], "data.path differs",
     ),
     "trials on two files": (
-        stored_settings("model.dense", data___target_="besom.data.npz"),
+        kept_of("model.dense", data___target_="besom.data.npz"),
         [trial_on("besom.data.npz", "a"), trial_on("besom.data.npz", "b")], "its trials read 2 different files",
     ),
 }  # fmt: skip
