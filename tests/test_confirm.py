@@ -164,6 +164,7 @@ def test_the_test_set_was_opened_for_the_winner_and_that_is_written_everywhere(
     against = [pair["p_holm"] for pair in first["comparisons"]
                if {pair["first"], pair["second"]} == {winner["label"], "the baseline"}]  # fmt: skip
     assert float(version["confirmed_p_against_baseline"]) == against[0]
+    assert version["confirmed_against_baseline"] in ("beats", "within noise")
 
 
 def test_a_second_confirmation_trains_nothing_opens_nothing_and_says_the_same(

@@ -225,6 +225,7 @@ def test_a_confirmed_champion_keeps_its_alias_until_another_one_is_confirmed(swe
     assert (found.run_id, str(found.version)) == (first, version)
     assert found.tags == {"trial": "0", "objective": "0.9", **tags}
     champion.confirm(client, sweep.name, sweep.id, better, 2, 0.99, tags)
+    assert champion.CONFIRMED not in client.get_model_version(sweep.name, version).tags
     assert champion_run(client, sweep.name) == better
     again = champion.confirm(client, sweep.name, sweep.id, first, 0, 0.90, {**tags, "confirmed_mean": "0.92"})
     assert again == version

@@ -51,7 +51,7 @@ def confirm(
     """Give the alias to a run's model whatever the champion was, with what it stands on as tags; return its version.
 
     Args:
-        tags: with `CONFIRMED`; set anew where the version has them already.
+        tags: with `CONFIRMED`, which another version that has it loses; set anew where the version has them already.
 
     Raises:
         BesomError: as `crown`.
@@ -61,6 +61,9 @@ def confirm(
     version = str(known[0].version) if known else _registered(client, sweep, run_id, number, value)
     if version is None:
         return None
+    for one in client.search_model_versions(f"name = '{sweep}'"):
+        if CONFIRMED in one.tags and str(one.version) != version:  # what it was confirmed against has changed
+            client.delete_model_version_tag(sweep, one.version, CONFIRMED)
     for key, text in tags.items():
         client.set_model_version_tag(sweep, version, key, text)
     client.set_registered_model_alias(sweep, ALIAS, version)

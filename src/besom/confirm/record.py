@@ -34,7 +34,7 @@ def record(study: str, evidence: Evidence, winner: Score, opening: Opening | Non
 def _confirmed(evidence: Evidence, winner: Score) -> dict[str, str]:
     mean = winner.mean
     assert mean is not None, "a winner has a mean"
-    against = [pair.p_holm for score in evidence.scores if score.contender.is_baseline and score != winner
+    against = [pair for score in evidence.scores if score.contender.is_baseline and score != winner
                if (pair := evidence.comparison(winner, score)) is not None]  # fmt: skip
     return {
         champion.CONFIRMED: "true",
@@ -43,7 +43,8 @@ def _confirmed(evidence: Evidence, winner: Score) -> dict[str, str]:
         "confirmed_high": repr(mean.high),
         "confirmed_seeds": ",".join(map(str, winner.seeds)),
         "confirmed_sentence": sentence(evidence),
-        "confirmed_p_against_baseline": repr(against[0]) if against else "none",
+        "confirmed_p_against_baseline": repr(against[0].p_holm) if against else "none",
+        "confirmed_against_baseline": against[0].verdict if against else "none",
     }
 
 
