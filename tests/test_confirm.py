@@ -210,6 +210,7 @@ def test_a_stored_model_that_was_changed_is_found_before_anything_is_opened(
     assert "test_openings" not in open_study(Store.at(confirmed.path / "mlruns"), "toy").user_attrs
 
 
+@pytest.mark.service  # for the time that it takes
 def test_a_base_config_that_wins_and_was_no_trial_opens_nothing_and_is_no_champion(
     confirmed: Confirmed, first: dict[str, Any]
 ) -> None:
@@ -251,6 +252,7 @@ def change_a_weight(file: Path) -> None:
             archive.writestr(name, content)
 
 
+@pytest.mark.service  # for the time that it takes
 def test_killed_in_the_middle_it_is_completed_and_trains_every_config_and_seed_once(
     toy: Confirmed, clean_environment: dict[str, str]
 ) -> None:
@@ -387,6 +389,7 @@ def test_what_never_was_complete_and_feasible_leads_nowhere(finder: Finder) -> N
         Finder(finder.store, study, finder.trust).find(1)
 
 
+@pytest.mark.service  # for the time that it takes
 def test_trainings_that_fail_until_nothing_can_be_compared_are_told_and_exit_1(widths: Folder) -> None:
     assert "give --allow wide_net" in widths.besom("confirm", "widths", code=2).stderr
     (widths.path / "breaks").touch()

@@ -119,6 +119,7 @@ def test_a_ctrl_c_leaves_no_run_running_and_no_lane(endings: Folder, clean_envir
     assert endings.mlflow(RUNNING) == [(0,)]
 
 
+@pytest.mark.service  # for the time that it takes
 def test_what_a_kill_left_running_is_closed_by_the_next_one(endings: Folder, clean_environment: dict[str, str]) -> None:
     assert stopped(endings, clean_environment, signal.SIGKILL) == -signal.SIGKILL
     assert endings.mlflow(RUNNING) == [(1,)]

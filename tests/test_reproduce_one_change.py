@@ -157,7 +157,7 @@ def reproduced(trained: Trained, change: Change, code: int) -> tuple[dict[str, A
     return found, done.stderr
 
 
-@pytest.mark.parametrize("model", ["cnn", "mynet"])
+@pytest.mark.parametrize("model", ["cnn", pytest.param("mynet", marks=pytest.mark.service)])
 def test_where_nothing_changes_the_bits_are_the_same_and_nothing_is_named(trained: Trained, model: str) -> None:
     found, said = reproduced(trained, Change("", [], model), 0)
     assert (found["verdict"], found["cause"], found["differs"]) == ("bit-identical", None, [])
@@ -165,12 +165,12 @@ def test_where_nothing_changes_the_bits_are_the_same_and_nothing_is_named(traine
     assert "not as it was" not in said
 
 
-ELSEWHERE = ("the threads", "oneDNN off", "another instruction set", "a label", "the seed")
-"""As good as another environment, or a second one of a kind: for `make test-services`, for the time that they take."""
+EVERY_DAY = ("a pixel", "a line of model code", "the learning rate")
+"""The others are for `make test-services`, for the time that they take."""
 
 
 @pytest.mark.parametrize(
-    "what", [pytest.param(what, marks=pytest.mark.service) if what in ELSEWHERE else what for what in CHANGES]
+    "what", [what if what in EVERY_DAY else pytest.param(what, marks=pytest.mark.service) for what in CHANGES]
 )
 def test_the_verdict_names_what_changed_and_only_that(trained: Trained, what: str) -> None:
     change = CHANGES[what]
@@ -184,6 +184,7 @@ def test_the_verdict_names_what_changed_and_only_that(trained: Trained, what: st
     assert before.splitlines()[1].strip().startswith(f"{change.part} {change.keys[0]}".rstrip())
 
 
+@pytest.mark.service  # for the time that it takes
 def test_a_change_that_changes_no_bit_is_named_beforehand_and_does_no_harm(trained: Trained) -> None:
     comment = Change("code", ["mine.py"], "mine", lambda project, artifacts: add_a_comment(project / "mine.py"))
     found, said = reproduced(trained, comment, 0)
@@ -196,20 +197,31 @@ def add_a_comment(file: Path) -> None:
     file.write_text(file.read_text() + "# nothing\n")
 
 
-def test_a_stored_model_is_evaluated_and_a_changed_one_refused(trained: Trained) -> None:
-    run_id = trained.runs["cnn"]
-    found = trained.folder.json("reproduce", run_id, "--from-model")
+def test_a_stored_model_is_evaluated(trained: Trained) -> None:
+    found = trained.folder.json("reproduce", trained.runs["cnn"], "--from-model")
     assert (found["verdict"], found["compared"]) == ("bit-identical", ["weights", "predictions"])
-    file, other = (model_of(trained, model) for model in ("cnn", "mine"))
+
+
+SPOILT: dict[str, Callable[[bytes, Trained], bytes]] = {
+    "a program for pickle": lambda before, trained: b"cos\nsystem\n(S'touch pwned'\ntR.",
+    "half of it": lambda before, trained: before[: len(before) // 2],
+    "another network": lambda before, trained: model_of(trained, "mine").read_bytes(),
+}
+
+
+@pytest.mark.parametrize(
+    "what", [what if "pickle" in what else pytest.param(what, marks=pytest.mark.service) for what in SPOILT]
+)
+def test_a_model_file_that_was_changed_is_refused_and_nothing_of_it_runs(trained: Trained, what: str) -> None:
+    file, run_id = model_of(trained, "cnn"), trained.runs["cnn"]
     before = file.read_bytes()
+    file.write_bytes(SPOILT[what](before, trained))
     try:
-        for content in (before[: len(before) // 2], b"cos\nsystem\n(S'touch pwned'\ntR.", other.read_bytes()):
-            file.write_bytes(content)
-            refused = trained.folder.besom("reproduce", run_id, "--from-model", code=1)
-            assert f"the model of run {run_id} cannot be read" in refused.stderr
-            assert len(refused.stderr.splitlines()) == 1
+        refused = trained.folder.besom("reproduce", run_id, "--from-model", code=1)
     finally:
         file.write_bytes(before)
+    assert f"the model of run {run_id} cannot be read" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
     assert not (trained.folder.path / "pwned").exists()
 
 

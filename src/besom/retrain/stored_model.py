@@ -60,7 +60,9 @@ class StoredModel:
         try:
             path = mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=run.uri)
         except Exception as error:  # MLflow raises another class for each kind of artifact store
-            raise NotFound(f"the model of run {run.run_id} cannot be read: {one_line(error)}") from error
+            raise NotFound(
+                f"the model of run {run.run_id} cannot be read: no {MODEL_FILE}: {one_line(error)}"
+            ) from error
         return cls(run.run_id, Path(path), hashes)
 
     def network(self, content: Mapping[str, Any], dataset: Shaped) -> keras.Model:
