@@ -6,7 +6,6 @@ their own, checked against the same schemas, so that overrides work as on any ot
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from besom.configs.config import to_yaml, typed
 from besom.configs.project import Stage, packaged
 from besom.configs.stored import MOST_CHARACTERS, read_stored
 from besom.errors import ConfigError, did_you_mean
-from besom.reproduce.exported import CODE
+from besom.retrain.here import find_code_beside
 from besom.retrain.trust import TRUSTED, refuse_foreign_targets
 
 GROUPS = ("data", "model", "train", "tracking", "paths")
@@ -73,8 +72,8 @@ def lay_config_file(stage: Stage, file: Path, allow: Sequence[str]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(to_yaml({"defaults": _schemas(name, values), **values}), encoding="utf-8")
     (stage.conf / "config.yaml").write_text(_table_of_contents(content), encoding="utf-8")
-    if allow and (folder := file.parent.absolute() / CODE).is_dir():
-        sys.path.append(str(folder))
+    if allow:
+        find_code_beside(file.parent)
 
 
 def _schemas(group: str, values: Mapping[str, Any]) -> list[str]:

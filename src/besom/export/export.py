@@ -19,8 +19,9 @@ from besom.export.folder import refuse_taken, written_whole
 from besom.export.model_file import save_model
 from besom.export.readme import name_of, readme
 from besom.provenance.origin import DIFF
-from besom.reproduce.exported import CODE, EXPECTED
+from besom.reproduce.exported import EXPECTED
 from besom.reproduce.original import Original
+from besom.retrain.here import CODE
 from besom.retrain.trust import trusted_content
 
 MOST_BYTES = 4_000_000

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from besom.compare.catalog import StoredRun
-from besom.configs.config import typed
 from besom.configs.stored import read_stored
 from besom.errors import ConfigError, NotFound
 from besom.paths import Store
 from besom.reproduce.original import HASHES, Original
 from besom.reproduce.request import Options, Request
-from besom.retrain.trust import refuse_foreign_targets, refuse_path_outside
+from besom.retrain.here import find_code_beside
+from besom.retrain.trust import trusted_for
 from besom.tracking import params_of
 
 EXPECTED = "expected.json"
 MOST_CHARACTERS = 20_000_000
 """Of a JSON file; a history of 100,000 epochs has less."""
-CODE = "code"
-"""The folder in it with a user's own builder and loader."""
 
 
 def is_exported(name: str) -> bool:
@@ -43,21 +40,12 @@ def request_of(folder: Path, store: Store, options: Options, home: Callable[[str
         ConfigError: a file is not what `besom export` writes, or its config may not be trained here.
         DataError: its images are not there.
     """
-    content = _trusted(read_stored(_text(folder, "config.yaml"), f"{folder}/config.yaml"), folder, store, options)
+    stored = read_stored(_text(folder, "config.yaml"), f"{folder}/config.yaml")
+    content = trusted_for(store, stored, options.allow, options.data_path)
+    if options.allow:
+        find_code_beside(folder)
     original = _original(_json(folder, EXPECTED), _json(folder, "fingerprint.json"), params_of(content), folder)
     return Request.checked(original, content, options, lambda: home(original.run_id))
-
-
-def _trusted(content: Mapping[str, Any], folder: Path, store: Store, options: Options) -> dict[str, Any]:
-    refuse_foreign_targets(content, options.allow)
-    typed(content)
-    if options.allow and (folder / CODE).is_dir():
-        sys.path.append(str((folder / CODE).absolute()))
-    if options.data_path is not None:
-        content = {**content, "data": {**content["data"], "path": options.data_path}}
-    else:
-        refuse_path_outside(content)
-    return {**content, "paths": {"store": str(store.root)}}
 
 
 def _original(

@@ -13,6 +13,9 @@ from besom.configs.project import Project
 from besom.fingerprint import fingerprint
 from besom.seeding import fix_runtime
 
+CODE = "code"
+"""The folder beside an exported config with the files of a user's own builder and loader."""
+
 
 def fingerprint_here(content: Mapping[str, Any], *, onednn: bool = True) -> dict[str, Any]:
     """Return the fingerprint that a training would have; reads its data.
@@ -27,6 +30,12 @@ def fingerprint_here(content: Mapping[str, Any], *, onednn: bool = True) -> dict
     find_own_code()
     dataset = data.load(config.data)
     return fingerprint(asdict(config), dataset.digest, dataset.split_digest, config.train.threads)
+
+
+def find_code_beside(folder: Path) -> None:
+    """Make the code in an exported folder importable, after all else; call where somebody has allowed it."""
+    if (code := folder.absolute() / CODE).is_dir():
+        sys.path.append(str(code))
 
 
 def find_own_code() -> None:

@@ -5,7 +5,7 @@ Nothing in it is imported, called or opened before it has passed `trusted`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from besom.configs.config import typed
 from besom.configs.project import Project
 from besom.data import OWN_SOURCES
 from besom.errors import ConfigError
+from besom.paths import Store
 
 TRUSTED = {
     "data": OWN_SOURCES,
@@ -42,13 +43,29 @@ def trusted_content(
     content: Mapping[str, Any], run: StoredRun, allow: Sequence[str] = (), data_path: str | None = None
 ) -> dict[str, Any]:
     """Return a config that comes from where a run is, ready to be trained into this store; see `trusted`."""
+    return trusted_for(run.store, content, allow, data_path, is_own=lambda: _is_of_this_store(run))
+
+
+def trusted_for(
+    store: Store,
+    content: Mapping[str, Any],
+    allow: Sequence[str],
+    data_path: str | None,
+    *,
+    is_own: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Return a config, ready to be trained into a store; see `trusted`.
+
+    Args:
+        is_own: tells whether it comes from the store's own files; asked only where that decides something.
+    """
     refuse_foreign_targets(content, allow)
     typed(content)  # so that every group is there, and nothing in it that besom does not know
     if data_path is not None:
         content = {**content, "data": {**content["data"], "path": data_path}}
-    elif not _is_of_this_store(run):
+    elif not is_own():
         refuse_path_outside(content)
-    return {**content, "paths": {"store": str(run.store.root)}}
+    return {**content, "paths": {"store": str(store.root)}}
 
 
 def _is_of_this_store(run: StoredRun) -> bool:
