@@ -6,8 +6,9 @@
 
 BIN := .venv/bin
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
+LOCKS := requirements.lock .ci/hydra-1.3.lock .ci/hydra-1.4.lock .ci/audit.lock benchmarks/peers.lock
 
-.PHONY: help venv sweep ui notebook test test-services prove bench bench-page bench-peers lint lock
+.PHONY: help venv sweep ui notebook test coverage test-services prove torture bench bench-page bench-peers audit lint lock
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -25,14 +26,20 @@ notebook: venv ## docs/lesson.ipynb anew, in place, on the store's sweep quick, 
 	@$(BIN)/besom sweep quick
 	@$(BIN)/python .ci/notebook.py docs/lesson.ipynb
 
-test: venv ## the core suite, with coverage, two files at a time
+test: venv ## the core suite, two files at a time
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
+
+coverage: venv ## the same, with what it covers; half as long again
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov --cov-report=term $(ARGS)
 
 test-services: venv ## the tests that need a browser, a server or another environment
-	@$(BIN)/python -m pytest -m service $(ARGS)
+	@$(BIN)/python -m pytest -m 'service and not torture' $(ARGS)
 
 prove: venv ## 50 trials of every kind, each again in a fresh process, on lanes of 1 and of 2 threads; half an hour
 	@$(BIN)/python benchmarks/prove.py $(ARGS)
+
+torture: venv ## every fault at every point of a sweep, then kills at random times, and what was lost; an hour
+	@$(BIN)/python benchmarks/torture.py $(ARGS)
 
 bench: venv ## every benchmark, then docs/benchmarks.md; hours; BESOM_MNIST_NPZ names the whole MNIST
 	@sh .ci/venv bench .venv-hydra-1.4 .ci/hydra-1.4.lock
@@ -58,9 +65,14 @@ lint: venv ## ruff and mypy, as strict as pyproject.toml says
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
+audit: ## the known vulnerabilities of every package that a lock file pins, by PyPI's advisories; needs the network
+	@sh .ci/venv audit .venv-audit .ci/audit.lock bare
+	@.venv-audit/bin/python .ci/audit.py $(LOCKS)
+
 lock: ## every lock file anew from what is declared; ARGS=--upgrade takes newer versions; needs uv
 	@command -v uv >/dev/null || { echo "besom: make lock needs uv, which is not on PATH. Try: pip install uv" >&2; exit 2; }
 	@$(COMPILE) --group dev pyproject.toml --output-file requirements.lock $(ARGS)
 	@$(COMPILE) .ci/hydra-1.3.in --output-file .ci/hydra-1.3.lock $(ARGS)
 	@$(COMPILE) .ci/hydra-1.4.in --output-file .ci/hydra-1.4.lock $(ARGS)
+	@$(COMPILE) .ci/audit.in --output-file .ci/audit.lock $(ARGS)
 	@$(COMPILE) benchmarks/peers.in --output-file benchmarks/peers.lock $(ARGS)

@@ -197,6 +197,7 @@ def test_of_a_winner_that_is_another_one_the_test_set_stays_closed_unless_it_is_
     ]  # fmt: skip
 
 
+@pytest.mark.service  # for the time that it takes
 def test_a_stored_model_that_was_changed_is_found_before_anything_is_opened(
     confirmed: Confirmed, first: dict[str, Any]
 ) -> None:

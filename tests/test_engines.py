@@ -196,7 +196,11 @@ MISDEEDS = {
 }
 
 
-@pytest.fixture(scope="module", params=list(LAUNCHERS))
+# submitit starts a process for each job, which takes a while
+ENGINES = [pytest.param(name, marks=pytest.mark.service) if name == "submitit" else name for name in LAUNCHERS]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
 def workshop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     with workshop_of(request.param, tmp_path_factory.mktemp(request.param)) as workshop:
         yield workshop

@@ -305,6 +305,7 @@ def test_the_default_kernels_do_not_fit_digits_and_the_error_says_what_does(
     assert not list(project.iterdir())
 
 
+@pytest.mark.service  # for the time that it takes
 def test_fashion_mnist_is_trained_on_from_a_folder(
     project: Path, besom_command: BesomCommand, fashion_folder: Path
 ) -> None:

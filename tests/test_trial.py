@@ -42,6 +42,7 @@ def test_a_loss_that_is_no_number_is_a_failed_run_with_its_reason(project: Path,
     assert (run["status"], run["state"]) == ("FAILED", "FAIL")
 
 
+@pytest.mark.service  # for the time that it takes
 def test_multirun_trains_every_combination(project: Path, besom_command: BesomCommand) -> None:
     done = besom_command("train", "-m", *SMALL, "model.activation=relu,tanh", cwd=project)
     assert done.returncode == 0, done.stderr
@@ -54,6 +55,7 @@ def test_the_summary_of_the_baseline_is_the_seeds(project: Path, besom_command: 
     assert shown["n_params"] == 203_068
 
 
+@pytest.mark.service  # for the time that it takes
 @pytest.mark.skipif("BESOM_MNIST_NPZ" not in os.environ, reason="BESOM_MNIST_NPZ does not name the whole MNIST")
 def test_the_whole_mnist_trains_from_a_file(project: Path, besom_command: BesomCommand) -> None:
     data = ("experiment=baseline", f"data.path={os.environ['BESOM_MNIST_NPZ']}", "train.epochs=1", "data.n_train=5000")

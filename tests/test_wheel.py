@@ -75,6 +75,7 @@ def test_the_summary_is_the_seeds_network_in_an_empty_folder(installed_besom: Be
     assert json.loads(installed_besom("summary", "--format", "json", cwd=tmp_path))["n_params"] == 203_068
 
 
+@pytest.mark.service  # for the time that it takes
 def test_a_sweep_runs_in_an_empty_folder(installed_besom: Besom, tmp_path: Path) -> None:
     installed_besom("sweep", "quick", "--trials", "2", "train.epochs=1", "data.n_train=200", cwd=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mlruns"]
