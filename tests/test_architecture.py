@@ -13,20 +13,21 @@ import pytest
 
 ROOMS = {
     "ground": """
-        code_watch configs cores errors fingerprint geometry judge lock options paths provenance quiet reporting results
-        seeding tables targets tracker uris
+        code_watch configs contained cores databases disk errors files fingerprint geometry judge lock options paths
+        provenance quiet reporting results seeding signals tables targets tracker uris withheld
     """,
-    "trial": "data datasets model tracking trial",
+    "trial": "data datasets experiments model spool tracking trial",
     "sweep": "engines hydra_conf search storage sweep",
     "compare": "compare",
+    "upkeep": "upkeep",
     "proof": "confirm export reproduce retrain",
     "door": "__init__ __main__ app",
 }
 """Which folder, or file beside the folders, belongs to which world.
 
 Ground imports neither world; *trial* trains one configuration; *sweep* chooses configurations; *compare* reads what
-both have left, without TensorFlow; *proof* trains again what was left and judges it; doors are what people call, and
-may import all.
+both have left, without TensorFlow; *upkeep* checks a store and mends it; *proof* trains again what was left and judges
+it; doors are what people call, and may import all.
 """
 
 HOUSES = {name: room for room, names in ROOMS.items() for name in names.split()}
@@ -36,8 +37,9 @@ MAY_IMPORT = {
     "trial": {"ground", "trial"},
     "sweep": {"ground", "sweep"},
     "compare": {"ground", "trial", "sweep", "compare"},
+    "upkeep": {"ground", "trial", "sweep", "compare", "upkeep"},
     "proof": {"ground", "trial", "sweep", "compare", "proof"},
-    "door": {"ground", "trial", "sweep", "compare", "proof", "door"},
+    "door": {"ground", "trial", "sweep", "compare", "upkeep", "proof", "door"},
 }
 
 HEAVY = {"tensorflow", "keras", "mlflow", "pandas"}
@@ -46,6 +48,7 @@ FORBIDDEN = {
     "trial": {"optuna"},
     "sweep": HEAVY,
     "compare": {"tensorflow", "keras"},
+    "upkeep": {"tensorflow", "keras"},
     "proof": set[str](),
     "door": set[str](),
 }

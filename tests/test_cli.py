@@ -15,6 +15,8 @@ from conftest import ROOT, BesomCommand, Folder
 
 import besom.app.cli
 from besom import data
+from besom.paths import Store
+from besom.upkeep.relocate import relocate
 
 SMALL = ("train.epochs=2", "data.n_train=300")
 COLUMNS = {"number", "state", "objective", "n_params", "n_macs", "fit_seconds", "run_id", "weights_sha256"}
@@ -32,6 +34,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, besom_command: BesomCommand)
 def copy(swept: Folder, tmp_path: Path, besom_command: BesomCommand) -> Folder:
     """A copy of the sweep's databases and jobs, to be changed at will."""
     shutil.copytree(swept.path / "mlruns", tmp_path / "mlruns")
+    relocate(Store.at(tmp_path / "mlruns"))
     return Folder(tmp_path, besom_command)
 
 
@@ -53,7 +56,7 @@ def test_best_and_status_agree_with_runs(swept: Folder) -> None:
     assert status.pop("elapsed_seconds") > 0
     assert status == {
         **{"name": "quick", "n_trials": 3, "complete": 3, "pruned": 0, "failed": 0, "running": 0, "best": best},
-        **{"activity": "complete", "remaining_seconds": 0, "running_trials": []},
+        **{"activity": "complete", "remaining_seconds": 0, "running_trials": [], "undelivered": 0},
     }
 
 
@@ -122,6 +125,7 @@ def test_a_stored_model_predicts_what_its_trial_stored(swept: Folder, monkeypatc
         np.testing.assert_allclose(predicted, stored, atol=0.005001)  # two digits
 
 
+@pytest.mark.service  # for the time that it takes
 def test_system_metrics_may_be_asked_for_when_a_sweep_goes_on(copy: Folder) -> None:
     copy.besom("sweep", "quick", "--trials", "4", *SMALL, "tracking.system_metrics=true")
     watched = copy.mlflow(
@@ -142,6 +146,7 @@ def test_predict_shows_the_seeds_table(swept: Folder) -> None:
         assert sum(row[f"p{digit}"] for digit in range(10)) == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.service  # for the time that it takes
 def test_two_trials_differ_in_their_config_and_hashes_and_one_in_nothing_from_itself(swept: Folder) -> None:
     best, *_ = swept.json("runs", "quick", "--sort", "objective")["trials"]
     first, second, _ = swept.json("runs", "quick")["trials"]
@@ -162,6 +167,7 @@ def test_a_second_start_trains_nothing_and_says_so(swept: Folder) -> None:
     assert swept.json("runs", "quick", "--all") == before
 
 
+@pytest.mark.service  # for the time that it takes
 def test_a_raised_total_in_the_sweep_file_runs_only_the_new_ones(copy: Folder) -> None:
     own = copy.path / "sweeps"
     own.mkdir()
@@ -199,6 +205,7 @@ def test_the_best_trial_is_reproduced_to_the_bit_in_a_run_of_its_own(swept: Fold
     assert len(set(pids)) == 2
 
 
+@pytest.mark.service  # for the time that it takes
 def test_a_changed_stored_hash_is_found(copy: Folder) -> None:
     best = copy.json("best", "quick")
     with sqlite3.connect(copy.path / "mlruns" / "mlflow.db") as database:
@@ -246,6 +253,7 @@ def test_fields_of_the_lanes_and_a_glob_need_no_more_words(project: Path, besom_
     assert "on 1 lanes" in shown
 
 
+@pytest.mark.service  # for the time that it takes
 def test_a_constraint_prunes_a_point_without_training_it(project: Path, besom_command: BesomCommand) -> None:
     folder = Folder(project, besom_command)
     folder.besom("sweep", "quick", "--trials", "2", *SMALL, "hydra.sweeper.constraints=['n_params > 203068']")

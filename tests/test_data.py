@@ -353,7 +353,7 @@ BROKEN_FILES: list[tuple[Callable[[], object], str]] = [
     ),
     (lambda: Path("mine.npz").write_bytes(npy(images())), r"mine\.npz is not an npz file"),
     (truncated, r"mine\.npz is not an npz file"),
-    (lambda: damaged("x.npy"), r"mine\.npz: 'x' cannot be read \(Bad CRC-32 .*\); write the file again"),
+    (lambda: damaged("x.npy"), r"mine\.npz: 'x' cannot be read \(Bad CRC-32 .*\); .*write the file again"),
     (lambda: damaged("y.npy"), r"mine\.npz: 'y' cannot be read \(Bad CRC-32 "),
     (lambda: zipped(x=b"not an array", y=npy(labels())), r"'x' cannot be read \(the magic string is not correct"),
     (
@@ -403,7 +403,7 @@ def test_a_zip_bomb_is_refused_before_it_takes_memory() -> None:
     Path("mine.npz").write_bytes(patched)
     started = time.monotonic()
     with pytest.raises(
-        DataError, match=r"'x' of shape .* needs .* GiB; expected at most the .* GiB of memory that are free"
+        DataError, match=r"'x' claims [\d,]+ bytes, more than the \d+ bytes of the file can hold; expected fewer"
     ):
         data.load({"_target_": "besom.data.npz", "path": "mine.npz"})
     assert time.monotonic() - started < 5

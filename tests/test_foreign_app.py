@@ -197,6 +197,7 @@ def extend(config, trial):
 """
 
 
+@pytest.mark.service  # for the time that it takes
 def test_a_custom_search_space_that_fails_at_one_value_fails_those_trials_only(app: App) -> None:
     app.write("moody.py", MOODY)
     app.environment = {**app.environment, "PYTHONPATH": str(app.folder)}

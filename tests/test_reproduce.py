@@ -222,7 +222,9 @@ def test_a_rerun_that_died_blames_nobody() -> None:
     ("change", "dead"),
     [
         ({}, False),
-        ({"process_start": "1.0"}, True),
+        ({"process_start": "1.0", "process_boot": ""}, True),  # of an earlier besom
+        ({"process_start": "1.0"}, False),  # the clock of the machine was set
+        ({"process_boot": "another/1"}, True),
         ({"pid": "99999999"}, True),
         ({"host": "elsewhere", "pid": "99999999"}, False),
         ({"pid": "x"}, False),

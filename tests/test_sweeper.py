@@ -115,7 +115,7 @@ def test_a_raised_total_runs_only_the_new_ones(toy: Toy) -> None:
     assert len(toy.trials) == len(toy.trained) == len(set(toy.points)) == 5
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.service)])
 def test_a_resumed_sequential_sweep_asks_for_the_points_of_an_uninterrupted_one(
     toy: Toy, tmp_path: Path, sampler: str
 ) -> None:
@@ -196,7 +196,7 @@ def test_a_lane_killed_from_outside_costs_an_attempt_not_a_trial(toy: Toy) -> No
     assert [outcome(trial) for trial in toy.trials].count("lane_died") == 1
 
 
-@pytest.mark.parametrize("n_trained", [1, 6])
+@pytest.mark.parametrize("n_trained", [pytest.param(1, marks=pytest.mark.service), 6])
 def test_a_sweep_survives_kill_9_of_its_parent(toy: Toy, n_trained: int) -> None:
     overrides = ("seconds=0.2", "hydra.sweeper.n_trials=12")
     with toy.start(*overrides) as parent:
@@ -298,6 +298,7 @@ def test_a_drawn_seed_is_stored_and_used_again(toy: Toy) -> None:
     assert toy.points == other.points
 
 
+@pytest.mark.service  # for the time that it takes
 def test_forty_kills_of_workers_cost_no_trial(toy: Toy) -> None:
     """60 trials, 40 times ``kill -9`` on a random lane: 60 finished trials of 60 distinct points."""
     rng = random.Random(20)
@@ -438,7 +439,7 @@ def test_a_constraint_that_cannot_be_computed_fails_the_trial(toy: Toy) -> None:
     assert "constraint '1000 / size <= 200' cannot be computed" in failed[0].user_attrs["reason"]
 
 
-@pytest.mark.parametrize("misdeed", ["die", "raise"])
+@pytest.mark.parametrize("misdeed", ["die", pytest.param("raise", marks=pytest.mark.service)])
 def test_a_sweep_stopped_by_failures_stays_stopped_until_more_are_allowed(toy: Toy, misdeed: str) -> None:
     options = (f"misdeed={misdeed}", "x=3,1", "y=1", "hydra/sweeper/sampler=grid", "hydra.launcher.n_lanes=1")
     for _ in range(2):

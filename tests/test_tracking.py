@@ -367,7 +367,9 @@ class TestOneRun:
         import mlflow.keras
         import mlflow.pyfunc
 
-        model_id = logger.log_model(model, dataset, {"objective": 0.5}, {"weights_sha256": "abc"})
+        logger.log_model(model, dataset, {"objective": 0.5}, {"weights_sha256": "abc"})
+        [output] = client.get_run(logger.run_id).outputs.model_outputs
+        model_id = output.model_id
         monkeypatch.setenv("MLFLOW_TRACKING_URI", store.mlflow_uri)
         expected = model.predict(dataset.x_val, verbose=0)
         uri = f"runs:/{logger.run_id}/model"
@@ -379,8 +381,6 @@ class TestOneRun:
         logged = client.get_logged_model(model_id)
         assert (logged.name, logged.source_run_id, str(logged.status)) == ("model", logger.run_id, "READY")
         assert [(metric.key, metric.value) for metric in logged.metrics] == [("objective", 0.5)]
-        (output,) = client.get_run(logger.run_id).outputs.model_outputs
-        assert output.model_id == model_id
         run = client.get_run(logger.run_id).data
         assert (run.metrics["objective"], run.tags["weights_sha256"]) == (0.5, "abc")
 
@@ -393,8 +393,9 @@ class TestOneRun:
         runs = [tracker.start_trial(number, {"train": {"seed": number}}, {}) for number in range(2)]
         models = []
         for number, run_id in enumerate(runs):
-            logger = RunLogger.attach(store.mlflow_uri, run_id)
-            models.append(logger.log_model(model, dataset, {f"only_{number}": 1.0}, {}))
+            logger = RunLogger.attach(store.mlflow_uri, run_id, store)
+            logger.log_model(model, dataset, {f"only_{number}": 1.0}, {})
+            models += [one.model_id for one in client.get_run(run_id).outputs.model_outputs]
             assert mlflow.active_run() is None
         for number, (run_id, model_id) in enumerate(zip(runs, models, strict=True)):
             run, logged = client.get_run(run_id), client.get_logged_model(model_id)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from besom.errors import ConfigError
-from besom.uris import absolute_uri, check_no_password, refuse_remote_artifacts, without_password
+from besom.uris import absolute_uri, check_no_password, refuse_remote_artifacts, refuse_unasked_server
+from besom.withheld import without_password
 
 WITH_PASSWORD = [
     ("http://me:s3cret@host:5000", "tracking.uri", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
@@ -30,6 +31,62 @@ def test_a_database_sends_nobody_to_a_web_server(uri: str, location: str) -> Non
 
 
 @pytest.mark.parametrize(
+    "location",
+    [
+        "https://evil.test/x",
+        "http://server:5001/x",
+        "https://server:5000/x",
+        "http://server:5000@evil.test/x",
+        "mlflow-artifacts://evil.test/1",
+        "mlflow-artifacts://server:5001/1",
+        "ftp://server:5000/1",
+        "sftp://evil.test/1",
+    ],
+)
+def test_a_server_sends_nobody_to_another_one(location: str) -> None:
+    with pytest.raises(ConfigError, match=r"the artifacts are at .*, as http://server:5000 says; expected files"):
+        refuse_remote_artifacts("http://server:5000", location)
+
+
+@pytest.mark.parametrize(
+    ("uri", "environ"),
+    [
+        ("http://evil.test", {}),
+        ("https://127.0.0.1.evil.test", {}),
+        ("http://127.0.0.1@evil.test:5000", {}),
+        ("postgresql://evil.test/mlflow", {}),
+        ("databricks://evil", {}),
+        ("http://localhost:5000", {"MLFLOW_TRACKING_TOKEN": "x"}),
+        ("http://127.0.0.1:5000", {"MLFLOW_TRACKING_PASSWORD": "x"}),
+        ("https://server", {}),
+        ("http://server:5001", {}),
+    ],
+)
+def test_a_server_that_only_a_store_names_is_not_asked(uri: str, environ: dict[str, str]) -> None:
+    expected = (
+        r"^the store's sweep 'q' says that its runs are at .*; if that is your server.*MLFLOW_TRACKING_URI=.* besom"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        refuse_unasked_server(uri, ["", "http://server"], "the store's sweep 'q'", environ)
+
+
+@pytest.mark.parametrize(
+    ("uri", "given", "environ"),
+    [
+        ("http://server", "http://SERVER:80/", {"MLFLOW_TRACKING_TOKEN": "x"}),
+        ("http://server:5000", "http://me:s3cret@server:5000", {"MLFLOW_TRACKING_TOKEN": "x"}),
+        ("postgresql://host/mlflow", "postgresql://me:s3cret@host/mlflow", {}),
+        ("databricks", "databricks", {"MLFLOW_TRACKING_TOKEN": "x"}),
+        ("http://127.0.0.1:5000", "", {}),
+        ("http://[::1]:5000", "", {}),
+        ("sqlite:////elsewhere/mlflow.db", "", {"MLFLOW_TRACKING_TOKEN": "x"}),
+    ],
+)
+def test_a_server_that_somebody_here_has_given_is_used(uri: str, given: str, environ: dict[str, str]) -> None:
+    refuse_unasked_server(uri, [given], "the store's sweep 'q'", environ)
+
+
+@pytest.mark.parametrize(
     ("uri", "location"),
     [
         ("sqlite:////store/mlflow.db", "file:///store/artifacts/1"),
@@ -37,6 +94,8 @@ def test_a_database_sends_nobody_to_a_web_server(uri: str, location: str) -> Non
         ("postgresql://host/mlflow", "s3://bucket/1"),
         ("http://server:5000", "mlflow-artifacts:/1"),
         ("http://server:5000", "http://server:5000/1"),
+        ("http://server:5000", "mlflow-artifacts://server:5000/1"),
+        ("https://server", "https://server:443/1"),
     ],
 )
 def test_files_object_stores_and_a_servers_own_artifacts_are_read(uri: str, location: str) -> None:

@@ -286,7 +286,8 @@ def _checked_keys(config: Mapping[str, Any]) -> tuple[DataConfig, dict[str, Any]
     except ConfigError as error:
         raise ConfigError(f"data.{error}") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(f"data.{error.key}: {str(error).splitlines()[0]}") from error
+        expected = "expected a known key with a value of its type"
+        raise ConfigError(f"data.{error.key}: {str(error).splitlines()[0]}; {expected}") from error
     if settings._target_ in SHIPPED and settings.path:
         raise ConfigError(
             f"data.path={settings.path!r} is not read by data={_name(config)}; "

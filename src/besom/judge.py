@@ -12,6 +12,7 @@ from typing import Any, cast
 from besom.errors import TrialPruned
 from besom.reporting import TrialHandle
 from besom.results import TrialResult
+from besom.withheld import withheld
 
 OBJECTIVE = "objective"
 
@@ -46,8 +47,8 @@ def is_pruned(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an exception on one line."""
-    text = " ".join(str(error).split())
+    """Return an exception on one line, without secrets."""
+    text = withheld(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -1,7 +1,7 @@
 """The owner of every name on disk, and the only place that writes files atomically.
 
 A store is one folder (``mlruns/``): ``mlflow.db``, ``studies.db``, ``artifacts/``, ``jobs/SWEEP/TRIAL/``,
-``jobs/SWEEP/snapshot/``, ``reports/``. It exists when ``mlflow.db`` does.
+``jobs/SWEEP/snapshot/``, ``reports/``, and ``spool/`` while MLflow is away. It exists when ``mlflow.db`` does.
 """
 
 from __future__ import annotations
@@ -9,20 +9,64 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from besom.errors import ConfigError
+from besom.databases import is_there
+from besom.errors import ConfigError, quoted
+from besom.files import expanded
 
+MOST_BYTES = 200
+"""Of a name that becomes a folder; file systems take 255."""
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SPOOL = "BESOM_SPOOL"
+"""Variable with the name of the sweep that a process works for, set by its parent."""
+OUTSIDE_SWEEPS = "_runs"
+"""What stands for a sweep's name where runs of none are meant; no sweep can be called so."""
 
 
 def checked_sweep_name(name: str) -> str:
     """Return ``name`` if it can be a folder, a study and an experiment; else raise `ConfigError`."""
     if not SWEEP_NAME.fullmatch(name):
         raise ConfigError(
-            f"sweep name {name!r} cannot be used; expected 1 to 64 letters, digits, '.', '_' or '-', "
+            f"sweep name {quoted(name)} cannot be used; expected 1 to 64 letters, digits, '.', '_' or '-', "
             "starting with a letter or digit; give another one with --name"
+        )
+    return name
+
+
+RESERVED = re.compile(r"(?i)(?:train|(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?|.*\.|.*-deleted-\d+)")
+"""Names that no new sweep gets: the folder of `besom train`, what Windows cannot keep, what a server's trash has."""
+
+
+def checked_new_name(name: str, known: Iterable[str]) -> str:
+    """Return the name of a sweep that is to be made.
+
+    Args:
+        known: names of the sweeps that there are.
+
+    Raises:
+        ConfigError: it cannot be used, is reserved, or differs from another sweep's by case alone.
+    """
+    checked_sweep_name(name)
+    if RESERVED.fullmatch(name):
+        raise ConfigError(f"sweep name {name!r} is reserved, or cannot be a folder everywhere; give another --name")
+    near = [one for one in known if one != name and one.casefold() == name.casefold()]
+    if near:
+        raise ConfigError(
+            f"sweep name {name!r} differs from sweep {near[0]!r} by case alone, and some disks hold them for one; "
+            "give another --name"
+        )
+    return name
+
+
+def checked_experiment(name: str) -> str:
+    """Return the name of an MLflow experiment if it can be a folder in the store; else raise `ConfigError`."""
+    if not name.strip(". ") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > MOST_BYTES:
+        raise ConfigError(
+            f"tracking.experiment={quoted(name)} cannot be used; expected a name of at most {MOST_BYTES} bytes without "
+            "slashes, which can be a folder"
         )
     return name
 
@@ -42,16 +86,18 @@ class Store:
         """Return the store at ``path``, relative paths taken from ``base`` (default: the working directory).
 
         Raises:
-            ConfigError: the path has a character that means something else in a database's URL.
+            ConfigError: the path has a character that means something else in a database's URL, or in a path.
         """
-        root = os.path.abspath((base or Path.cwd()) / Path(path).expanduser())
+        root = os.path.abspath((base or Path.cwd()) / expanded(path))
         if wrong := [character for character in "%?" if character in root]:
             raise ConfigError(f"paths.store={root!r} has {wrong[0]!r} in it, which a database's URL reads otherwise")
+        if "\0" in root or not root.isprintable():
+            raise ConfigError(f"paths.store={quoted(root)} has a control character in it; expected a path without")
         return cls(Path(root))
 
     @property
     def exists(self) -> bool:
-        return self.mlflow_db.is_file()
+        return is_there(self.mlflow_db)
 
     @property
     def mlflow_db(self) -> Path:
@@ -89,6 +135,18 @@ class Store:
         """Return the folder with the ``conf/`` and ``sweeps/`` that a sweep was started with."""
         return self.sweep(sweep) / "snapshot"
 
+    @property
+    def spools(self) -> Path:
+        return self.root / "spool"
+
+    def spool(self, sweep: str) -> Path:
+        """Return the folder of what MLflow was not told yet, of a sweep or of `OUTSIDE_SWEEPS`: one folder a run."""
+        return self.spools / (sweep if sweep == OUTSIDE_SWEEPS else checked_sweep_name(sweep))
+
+    def spooled(self, sweep: str) -> list[Path]:
+        """Return the journals in it, one for each run that waits, see `besom.spool.journal`."""
+        return sorted(self.spool(sweep).glob("*/operations.jsonl"))
+
     def images(self, sweep: str) -> Path:
         """Return the folder with the decoded images that the lanes of a running sweep share."""
         return self.sweep(sweep) / "images"
@@ -100,6 +158,24 @@ class Store:
     def tracking_uri(self, sweep: str) -> Path:
         """Return the file with the URI that a sweep's runs went to, where that is not the usual one."""
         return self.sweep(sweep) / "tracking_uri"
+
+    def data_digest(self, sweep: str) -> Path:
+        """Return the file with the SHA-256 of the images that a sweep was started with."""
+        return self.sweep(sweep) / "data_digest"
+
+
+DRAFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}")
+"""The name that a file has while it is written."""
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what `write_atomically` has left in a folder, and in those in it, when it was killed.
+
+    The caller holds the lock of whatever is written there, so that nobody is writing.
+    """
+    for path in (*folder.glob(".*"), *folder.glob("*/.*")):
+        if DRAFT.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -114,6 +190,8 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk is told without saying where
+            error.filename = str(path)
         raise

@@ -14,15 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from besom.errors import TrialPruned
+from besom.results import RESERVED
 
 log = logging.getLogger(__name__)
 
 Channel = Callable[[int, float], bool]
 """Sends (step, value) to the sweep and returns True when the trial is to be pruned."""
-
-
-RESERVED = ("point", "outcome", "retry_of", "run_id", "reason", "job", "enqueued", "number", "state")
-"""Names under which the study keeps its accounts beside the facts."""
 
 
 @dataclass

@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from besom.paths import write_atomically
+from besom.withheld import withheld
 
 FILE_NAME = "result.json"
 STATES = ("COMPLETE", "PRUNED", "FAIL")
+MOST_BYTES = 16_000_000
+"""No trial tells so much; a file that is larger is not read."""
+RESERVED = ("point", "outcome", "retry_of", "run_id", "reason", "job", "enqueued", "number", "state")
+"""Names under which the study keeps its accounts beside the facts."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class TrialResult:
         state: ``COMPLETE``, ``PRUNED`` or ``FAIL``, Optuna's words.
         values: the objectives, one number each; empty unless COMPLETE. In the file, ``value`` stands beside
             it: the objective where there is one.
-        reason: why it was pruned or failed, one line.
+        reason: why it was pruned or failed, one line; secrets in it are left out.
         facts: what the task told with `besom.reporting.TrialHandle.tell`: ``n_params``,
             ``fit_seconds``, ``weights_sha256``, …; JSON values only.
     """
@@ -37,6 +42,10 @@ class TrialResult:
     values: list[float] = field(default_factory=list)
     reason: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.reason, str):
+            object.__setattr__(self, "reason", withheld(self.reason))  # it goes into files, tags and reports
 
     @property
     def value(self) -> float | None:
@@ -52,16 +61,40 @@ class TrialResult:
     def read(cls, folder: Path, number: int, study: str = "") -> TrialResult | None:
         """Return a trial's result; None where its folder has none, not a whole one, or one of another trial."""
         try:
-            fields = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+            fields = json.loads(_text_of(folder / FILE_NAME))
             value, owner = fields.pop("value", None), fields.pop("study", "")
             result = cls(**{"values": [] if value is None else [value], **fields})
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
         return result if result._is_whole() and (result.number, owner) == (number, study) else None
 
     def _is_whole(self) -> bool:
-        if self.state not in STATES or not isinstance(self.number, int) or not isinstance(self.facts, dict):
+        if self.state not in STATES or type(self.number) is not int or not isinstance(self.reason, str | None):
             return False
         if not isinstance(self.values, list) or bool(self.values) != (self.state == "COMPLETE"):
             return False
-        return all(isinstance(value, int | float) and math.isfinite(value) for value in self.values)
+        return all(map(_is_number, self.values)) and isinstance(self.facts, dict) and _are_facts(self.facts)
+
+
+def _text_of(file: Path) -> str:
+    """Return what a result file holds; raise `ValueError` of one that no trial has written."""
+    if file.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{file} is larger than any result")
+    return file.read_text(encoding="utf-8")
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a finite number; a whole one may be too large to be one."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _are_facts(facts: dict[str, Any]) -> bool:
+    """Return whether a trial can have told this: JSON, under names that are not the study's own."""
+    try:
+        json.dumps(facts, allow_nan=False)
+    except (ValueError, RecursionError):
+        return False
+    return not set(RESERVED) & set(facts)

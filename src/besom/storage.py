@@ -11,38 +11,74 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from sqlalchemy import event
-from sqlalchemy.engine import Engine as SqlEngine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from besom.errors import ConfigError
+from besom.databases import (
+    PatientConnection,
+    ReadingConnection,
+    WritingConnection,
+    is_there,
+    readable,
+    refuse_foreign,
+    tables_in,
+)
+from besom.errors import ConfigError, StoreDamaged, one_line
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # what a sweep does is told by `besom.sweep.progress`
 
 
+TABLES = {"studies", "trials", "trial_values", "version_info", "alembic_version"}
+"""Optuna makes them one after another; a database with all of them is whole, one with none of them somebody else's."""
+
+
 def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Open Optuna's storage; a SQLite file is put into write-ahead mode, so that readers never wait."""
+    """Open Optuna's storage for writing, made where there is none.
+
+    A SQLite file is put into write-ahead mode; a locked one is waited for, see `besom.databases`.
+
+    Raises:
+        StoreDamaged: the file is no database, another program's, or one of another version of Optuna.
+        StoreBusy: another program keeps it locked.
+    """
+    return _opened(url, WritingConnection)
+
+
+def read_storage(url: str) -> optuna.storages.RDBStorage | None:
+    """Open Optuna's storage for reading; None where nothing has been written into it yet.
+
+    Raises: as `open_storage`.
+    """
+    if (file := database_file(url)) is None:
+        return _opened(url, ReadingConnection)
+    if not is_there(file):
+        return None
+    there = readable(file)
+    if not tables_in(there) >= TABLES:
+        refuse_foreign(file, tables_in(there), "Optuna", TABLES)
+        return None
+    return _opened(str(make_url(url).set(database=str(there))), ReadingConnection)
+
+
+def _opened(url: str, connection: type[PatientConnection]) -> optuna.storages.RDBStorage:
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    storage = optuna.storages.RDBStorage(url)
-    if url.startswith("sqlite"):
-        _write_ahead(storage.engine)
-    return storage
-
-
-def _write_ahead(engine: SqlEngine) -> None:
-    @event.listens_for(engine, "connect")
-    def _set(connection: Any, record: object) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")  # a told trial stays told through a power cut
-
-    engine.dispose()
+    file = database_file(url)
+    if file is None:
+        return optuna.storages.RDBStorage(url)
+    tables = tables_in(file)
+    refuse_foreign(file, tables, "Optuna", TABLES)
+    try:
+        return optuna.storages.RDBStorage(
+            url, engine_kwargs={"connect_args": {"factory": connection}}, skip_table_creation=tables >= TABLES
+        )
+    except (RuntimeError, AssertionError) as error:  # of another version of Optuna; its message says what to do
+        raise StoreDamaged(f"{file} is of another version of Optuna: {one_line(error)}") from error
 
 
 def has_storage(url: str) -> bool:
     """Return whether there is a storage to read: opening a SQLite file that is not there would make it."""
     file = database_file(url)
-    return file is None or file.is_file()
+    return file is None or is_there(file)
 
 
 def database_file(url: str) -> Path | None:
@@ -69,12 +105,15 @@ def absolute(url: str) -> str:
 
 def study_names(url: str) -> list[str]:
     """Return the names of the studies in a storage that exists."""
-    return sorted(study.study_name for study in open_storage(url).get_all_studies())
+    storage = read_storage(url)
+    return [] if storage is None else sorted(study.study_name for study in storage.get_all_studies())
 
 
 def load_study(url: str, name: str) -> optuna.Study:
     """Return an existing study for reading."""
-    return optuna.load_study(study_name=name, storage=open_storage(url))
+    storage = read_storage(url)
+    assert storage is not None, "it exists"
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def delete_study(url: str, name: str) -> None:
@@ -85,9 +124,9 @@ def delete_study(url: str, name: str) -> None:
 
 def find_study(url: str, name: str) -> optuna.Study | None:
     """Return a study for reading, None where there is none; opens the storage once and makes none."""
-    if not has_storage(url):
+    storage = read_storage(url)
+    if storage is None:
         return None
-    storage = open_storage(url)
     try:
         storage.get_study_id_from_name(name)
     except KeyError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,15 +14,37 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that move a terminal's cursor, colour it, or turn the direction of what follows."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the start of something to be worked out, or run."""
+
+
+def visible(text: str) -> str:
+    """Return a text, of a store that may be anybody's, in which what a terminal would obey is written out."""
+    return UNSEEN.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def inert(value: Any) -> Any:
+    """Return a value for a CSV file: text that a spreadsheet would run gets an apostrophe before it, numbers none."""
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
 
 def say(text: str) -> None:
     """Print one line, whatever it contains."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{visible(text)}\n")
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON; nan and inf, which JSON lacks, are refused."""
-    say(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str) -> None:
@@ -30,8 +53,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: 
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-        sys.stdout.write(buffer.getvalue())
+        writer.writerows({key: inert(value) for key, value in row.items()} for row in rows)
+        sys.stdout.write(visible(buffer.getvalue()))
     else:
         print_table(rows, columns)
 
@@ -42,12 +65,12 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> No
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         right = all(isinstance(row.get(column), int | float | None) for row in rows)
-        table.add_column(title(column), justify="right" if right else "left", overflow="fold")
+        table.add_column(Text(visible(title(column))), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell(row.get(column))) for column in columns))
+        table.add_row(*(Text(visible(cell(row.get(column)))) for column in columns))
     with console.capture() as capture:
         console.print(table)
-    say("\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n")))
+    sys.stdout.write("\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n")) + "\n")
 
 
 def title(column: str) -> str:

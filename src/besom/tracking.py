@@ -1,50 +1,83 @@
-"""What MLflow is told of a sweep: where runs go, how they are made and ended, and `MlflowTracker`.
+"""Where the runs of a sweep go, and `MlflowTracker`, which records one in MLflow.
 
-Every call names its run: MLflow's global stack of active runs is never used. MLflow itself is
-imported on first use (2 s). Knows nothing of Optuna, Hydra and Keras.
+What MLflow is told of a run, and how, is in `besom.experiments`, whose names are here too. Knows nothing of Optuna,
+Hydra and Keras.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
 import os
-import re
-import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from besom.configs.config import tracked_leaves
 from besom.configs.schema import TrialConfig
-from besom.errors import ConfigError, NotFound
-from besom.lock import process_identity
+from besom.databases import is_there
+from besom.errors import BesomError, ConfigError, StoreDamaged, UserError, one_line
+from besom.experiments import (
+    ENVIRONMENT,
+    PARAM_LENGTH,
+    PARAMS_PER_CALL,
+    TAG_LENGTH,
+    as_text,
+    checked_file,
+    clipped,
+    create_run,
+    find_experiment,
+    fix_environment,
+    log_tags,
+    log_values,
+    milliseconds,
+    mlflow_client,
+    open_experiment,
+    params_of,
+    process_tags,
+    run_tags,
+)
 from besom.paths import Store, write_atomically
-from besom.uris import HTTP, absolute_uri, check_no_password, without_password
+from besom.spool.attempt import bounded
+from besom.spool.classes import failure_of
+from besom.spool.client import SECONDS, creation
+from besom.spool.deliver import SWEEPS_OWN, pending
+from besom.spool.operations import Batch, End, Target, param_batches, source_tags, sweeps_own_run
+from besom.spool.outbox import Outbox
+from besom.tracker import NoteIds
+from besom.uris import absolute_uri, check_no_password, refuse_unasked_server
+from besom.withheld import without_password
 
-ENVIRONMENT = {
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar for one small file hides what is worth reading
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # of 7: a server that is down costs 5 s a call, not 4 minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_TRUNCATE_LONG_VALUES": "false",  # MLflow cuts in silence; `clipped` leaves a mark
-}
-PARAM_LENGTH = 6000
-TAG_LENGTH = 8000
-PARAMS_PER_CALL = 100
-"""MLflow's own limits: characters of a param's and a tag's value, params in one ``log_batch``."""
+__all__ = [
+    "ENVIRONMENT",
+    "PARAMS_PER_CALL",
+    "PARAM_LENGTH",
+    "STATUS",
+    "TAG_LENGTH",
+    "MlflowTracker",
+    "as_text",
+    "checked_file",
+    "clipped",
+    "create_run",
+    "find_experiment",
+    "fix_environment",
+    "is_given",
+    "keep_uri",
+    "log_tags",
+    "log_values",
+    "milliseconds",
+    "mlflow_client",
+    "open_experiment",
+    "params_of",
+    "process_tags",
+    "run_tags",
+    "tracking_uri",
+    "uri_of",
+]
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """Optuna's word for the end of a trial → MLflow's."""
-
-
-def fix_environment(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set what MLflow reads when it is imported, where the user has not; call before it is."""
-    for name, value in ENVIRONMENT.items():
-        environment.setdefault(name, value)
 
 
 def tracking_uri(config: TrialConfig, environ: Mapping[str, str] = os.environ) -> str:
@@ -57,9 +90,39 @@ def tracking_uri(config: TrialConfig, environ: Mapping[str, str] = os.environ) -
 
 
 def uri_of(store: Store, sweep: str | None, environ: Mapping[str, str] = os.environ) -> str:
-    """Return where the runs of a sweep went: what it was started with, else ``MLFLOW_TRACKING_URI``, else the store."""
+    """Return where the runs of a sweep went: what it was started with, else ``MLFLOW_TRACKING_URI``, else the store.
+
+    Raises:
+        ConfigError: that is a server which only the store names.
+        StoreDamaged: the store's file says nothing that can be used.
+    """
     kept = store.tracking_uri(sweep) if sweep else None
-    return _uri(kept.read_text(encoding="utf-8") if kept and kept.is_file() else None, store, environ)
+    if kept is None or not is_there(kept):
+        return _uri(None, store, environ)
+    try:
+        found = _uri(kept.read_text(encoding="utf-8"), store, environ)
+    except (OSError, ValueError, ConfigError) as error:
+        raise StoreDamaged(f"{kept} holds no tracking.uri: {one_line(error)}; put it back from a copy") from error
+    if sweep and not found.startswith("sqlite:"):
+        refuse_unasked_server(found, _given_here(sweep, environ), f"the store's sweep '{sweep}'", environ)
+    return found
+
+
+def _given_here(sweep: str, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield the URIs that somebody here has given: by environment, or in the project around this folder."""
+    yield environ.get("MLFLOW_TRACKING_URI", "")
+    from besom.configs.compose import compose
+    from besom.configs.project import Project
+
+    with suppress(ConfigError), Project.around(Path.cwd()).staged() as stage:
+        own = [f"sweeps={sweep}"] if sweep in stage.sweep_names() else []
+        yield str(compose(stage.folder, own).tracking.uri or "")
+
+
+def is_given(uri: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether ``MLFLOW_TRACKING_URI`` gives a URI, so that not a store but somebody here names what is behind."""
+    given = environ.get("MLFLOW_TRACKING_URI")
+    return bool(given) and absolute_uri(str(given)) == uri
 
 
 def keep_uri(store: Store, sweep: str, given: str | None) -> None:
@@ -80,179 +143,105 @@ def _uri(given: str | None, store: Store, environ: Mapping[str, str]) -> str:
     return absolute_uri(uri)
 
 
-def clipped(value: str, length: int) -> str:
-    """Return ``value``, or its start with a mark and its hash, so that two long values still differ."""
-    if len(value) <= length:
-        return value
-    mark = f"… ({len(value)} characters, sha256 {hashlib.sha256(value.encode()).hexdigest()[:16]})"
-    return value[: length - len(mark)] + mark
-
-
-def as_text(value: Any) -> str:
-    """Return a config value as YAML and overrides write it: ``null``, ``true``, ``0.001``, ``swish``."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def params_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the MLflow params of a config: every leaf but URLs and paths, in forms that MLflow takes."""
-    return {
-        re.sub(r"[^\w./: -]", "_", key): clipped(as_text(value), PARAM_LENGTH)
-        for key, value in tracked_leaves(config).items()
-    }
-
-
-def process_tags() -> dict[str, str]:
-    """Return the tags ``host pid process_start`` of this process: who to look for when a run stays RUNNING."""
-    return {name: str(value) for name, value in process_identity().items()}
-
-
-def milliseconds() -> int:
-    """Return now as MLflow counts it."""
-    return time.time_ns() // 1_000_000
-
-
-def open_experiment(uri: str, name: str, store: Store) -> tuple[Any, str]:
-    """Return an ``MlflowClient`` and the id of the experiment, made where it is missing.
-
-    A server decides itself where artifacts go; for a database they go into the store.
-
-    Raises:
-        ConfigError: MLflow cannot be reached there, or the experiment lies in its trash.
-    """
-    fix_environment()
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client = MlflowClient(uri)
-        experiment = client.get_experiment_by_name(name) or _new_experiment(client, uri, name, store)
-    except MlflowException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"MLflow at {without_password(uri)} cannot be used: {without_password(reason)}") from error
-    if experiment.lifecycle_stage != "active":
-        raise ConfigError(
-            f"MLflow experiment '{name}' is in the trash; restore it (mlflow experiments restore "
-            f"-x {experiment.experiment_id}), remove it for good (besom delete {name}), or use another --name"
-        )
-    return client, str(experiment.experiment_id)
-
-
-def _new_experiment(client: Any, uri: str, name: str, store: Store) -> Any:
-    from mlflow.exceptions import MlflowException
-
-    location = None if uri.startswith((*HTTP, "databricks")) else (store.artifacts / name).as_uri()
-    try:
-        client.create_experiment(name, artifact_location=location)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
-            raise
-    return client.get_experiment_by_name(name)
-
-
-def find_experiment(uri: str, name: str) -> Any:
-    """Return an experiment that is there.
-
-    Raises:
-        NotFound: there is none of that name.
-    """
-    fix_environment()
-    from mlflow import MlflowClient
-
-    experiment = MlflowClient(uri).get_experiment_by_name(name)
-    if experiment is None:
-        raise NotFound(f"MLflow at {without_password(uri)} has no experiment '{name}'; 'besom sweep' lists the sweeps")
-    return experiment
-
-
-def create_run(client: Any, experiment_id: str, name: str, config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-    """Create a RUNNING run with the config as its params and return its id."""
-    from mlflow.entities import Param
-
-    given = {key: clipped(value, TAG_LENGTH) for key, value in tags.items()}
-    source = {"mlflow.source.name": "besom", "mlflow.source.type": "LOCAL"}
-    run_id = str(
-        client.create_run(experiment_id, run_name=name, tags={**source, **process_tags(), **given}).info.run_id
-    )
-    params = [Param(key, value) for key, value in params_of(config).items()]
-    for start in range(0, len(params), PARAMS_PER_CALL):
-        client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
-    return run_id
-
-
-def log_tags(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
-    """Set several tags of a run in one call."""
-    client.log_batch(run_id, tags=run_tags(tags))
-
-
-def run_tags(tags: Mapping[str, str]) -> list[Any]:
-    """Return tags as MLflow takes them, cut where they would be too long for it."""
-    from mlflow.entities import RunTag
-
-    return [RunTag(key, clipped(value, TAG_LENGTH)) for key, value in tags.items()]
-
-
-def log_values(client: Any, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
-    """Log several metrics of one step in one call."""
-    from mlflow.entities import Metric
-
-    now = milliseconds()
-    client.log_batch(run_id, metrics=[Metric(key, float(value), now, step) for key, value in values.items()])
-
-
 class MlflowTracker:
     """Records a sweep in MLflow: one experiment, one parent run, one child run a trial.
 
     See `besom.tracker.Tracker` for the contract. It is told everything in `open_sweep`, so Hydra
-    can build it without arguments.
+    can build it without arguments. While MLflow is away all waits in the store's ``spool/``, see `besom.spool.outbox`.
     """
 
-    _client: Any
-    _experiment_id: str
-    _sweep: str
-    _parent_id: str
+    _outbox: Outbox
+    _sweep = ""
+    _client: Any = None
+    _parent_id: str | None = None
 
-    def open_sweep(self, name: str, config: Mapping[str, Any]) -> None:
+    def open_sweep(self, name: str, config: Mapping[str, Any], *, is_resume: bool = False) -> None:
         store = Store.at(config["paths"]["store"])
-        uri = _uri(config["tracking"]["uri"], store, os.environ)
-        self._sweep = name
-        self._client, self._experiment_id = open_experiment(uri, name, store)
-        self._parent_id = self._take_up_parent() or create_run(
-            self._client, self._experiment_id, name, {}, {"kind": "sweep", "sweep": name}
-        )
+        self._sweep, self._outbox = name, Outbox(_uri(config["tracking"]["uri"], store, os.environ), store, name)
+        fix_environment()
+        self._outbox.drop_end()
+        if not (is_resume and self.undelivered) or self._outbox.look(at_once=True):
+            self._open_if_there(is_resume=is_resume)
+
+    def _open_if_there(self, *, is_resume: bool) -> None:
+        try:
+            bounded(self._open, SECONDS)
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, UserError) else error
+            if cause is None or failure_of(cause) is None or (isinstance(error, BesomError) and not is_resume):
+                raise  # the user's to mend, or a mistake of besom's
+            reason = without_password(one_line(error))
+            if not is_resume:
+                place = without_password(self._outbox.uri)
+                raise ConfigError(f"MLflow at {place} cannot be used: {reason}") from error
+            self._outbox.why_away = reason
+
+    def _open(self) -> None:
+        box = self._outbox
+        self._client, box.experiments[self._sweep] = open_experiment(box.uri, self._sweep, box.store)
+        target = Target(self._client, box.uri, box.store, experiments=box.experiments)
+        self._parent_id = self._take_up_parent() or sweeps_own_run(self._sweep).apply(target, again=False)
 
     def start_trial(self, number: int, config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        own = {
-            "kind": "trial",
-            "sweep": self._sweep,
-            "trial": str(number),
-            "state": "RUNNING",
-            "mlflow.parentRunId": self._parent_id,
-        }
-        return create_run(self._client, self._experiment_id, f"{self._sweep}-{number}", config, {**tags, **own})
+        own = {"kind": "trial", "sweep": self._sweep, "trial": str(number), "state": "RUNNING"}
+        parent = {"mlflow.parentRunId": self._parent_id} if self._parent_id else {}
+        name, every = f"{self._sweep}-{number}", {**source_tags(), **tags, **own, **parent}
+        writer = self._outbox.make(creation(self._sweep, name, milliseconds(), every, is_child=True), number)
+        for batch in param_batches(config):
+            writer.write(batch)
+        self._outbox.hear(writer)
+        return writer.run_id
 
     def end_trial(self, run_id: str, state: str, reason: str | None, died: bool) -> None:
         status = "KILLED" if died and state == "FAIL" else STATUS[state]
-        run = self._living(run_id)
-        if run is None or (run.info.status, run.data.tags.get("state")) == (status, state):
-            return
-        log_tags(self._client, run_id, {"state": state, **({"reason": reason} if reason else {})})
-        self._client.set_terminated(run_id, status)
+        tags = {"state": state, **({"reason": reason} if reason else {})}
+        self._outbox.write(run_id, End(status, milliseconds(), tags))
 
     def running_trials(self) -> list[tuple[str, int]]:
+        waiting = {one.run_id: one for one in pending(self._outbox.store, self._sweep)}
+        found = [(one.run_id, one.trial) for one in waiting.values() if one.trial is not None and not one.has_ended]
+        return found + [(run_id, number) for run_id, number in self._running_runs() if run_id not in waiting]
+
+    def _running_runs(self) -> list[tuple[str, int]]:
         found: list[tuple[str, int]] = []
-        token = None
-        while True:
-            page = self._search("tags.kind = 'trial' and attributes.status = 'RUNNING'", token)
-            found += [(run.info.run_id, int(run.data.tags["trial"])) for run in page]
-            token = page.token
+        token, query = None, "tags.kind = 'trial' and attributes.status = 'RUNNING'"
+        while self._outbox.why_away is None:
+            page = self._outbox.ask(partial(self._search, query, token))
+            found += [(run.info.run_id, int(run.data.tags["trial"])) for run in page or []]
+            token = page.token if page else None
             if not token:
-                return found
+                break
+        return found
 
     def close_sweep(self, summary: Mapping[str, float], best_number: int | None, finished: bool) -> None:
-        log_values(self._client, self._parent_id, summary)
-        if best_number is not None:
-            log_tags(self._client, self._parent_id, {"best_trial": str(best_number)})
-        self._client.set_terminated(self._parent_id, "FINISHED" if finished else "KILLED")
+        now = milliseconds()
+        tags = {} if best_number is None else {"best_trial": str(best_number)}
+        numbers = Batch(metrics=[(key, float(value), now, 0) for key, value in summary.items()], tags=tags)
+        end = End("FINISHED" if finished else "KILLED", now, {})
+        if self._parent_id:
+            self._outbox.write(self._parent_id, numbers, end)
+        else:
+            self._outbox.write(SWEEPS_OWN, sweeps_own_run(self._sweep), numbers, end)
+
+    def deliver(self, note: NoteIds, seconds: float = math.inf) -> bool:
+        was_away = self._outbox.why_away is not None
+        if not (was_away or self.undelivered) or not self._outbox.look(at_once=seconds == math.inf):
+            return False
+        if self._parent_id is None:
+            try:
+                self._open_if_there(is_resume=True)
+            except UserError as error:  # while trials run: the next start refuses it
+                self._outbox.why_away = without_password(one_line(error))
+        if self._outbox.why_away is None:
+            self._outbox.deliver(note, seconds)
+        return was_away and self._outbox.why_away is None
+
+    @property
+    def undelivered(self) -> int:
+        return self._outbox.n_waiting if self._sweep else 0
+
+    def news(self) -> list[str]:
+        return self._outbox.news() if self._sweep else []
 
     def _take_up_parent(self) -> str | None:
         """Return the parent run of an earlier start, RUNNING again, or None."""
@@ -264,16 +253,5 @@ class MlflowTracker:
         return None
 
     def _search(self, query: str, token: str | None = None) -> Any:
-        return self._client.search_runs([self._experiment_id], query, page_token=token)
-
-    def _living(self, run_id: str) -> Any:
-        """Return a run, or None where somebody has deleted it: a sweep does not stop for that."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = self._client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
-        return run if run.info.lifecycle_stage == "active" else None
+        experiment_id = self._outbox.experiments[self._sweep]
+        return self._client.search_runs([experiment_id], query, page_token=token)

@@ -6,11 +6,20 @@ Only text; knows nothing of what is behind a URI.
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
 
 from besom.errors import ConfigError
+from besom.withheld import secret_in, without_password
 
 HTTP = ("http://", "https://")
+SERVERS = ("http", "https", "mlflow-artifacts", "ftp", "sftp")
+"""Schemes of artifacts behind which is a host that the location itself names."""
+PORTS = {"http": 80, "https": 443}
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+CREDENTIALS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_AUTH")
+"""Environment variables that MLflow sends to whatever server it is pointed at, or makes what it sends of."""
 
 
 def check_no_password(uri: str, name: str) -> None:
@@ -34,16 +43,26 @@ def check_no_password(uri: str, name: str) -> None:
     raise ConfigError(f"{name}={hidden!r} holds a password; expected a URL without one: {instead}")
 
 
-def without_password(text: str) -> str:
-    """Return a URI, or a message that quotes some, with ``***`` for each password."""
-    hidden = re.sub(r"(https?://[^:/@?#\s]*):[^@/?#\s]+@", r"\1:***@", text)
-    # in a database's URL a password may hold a slash
-    hidden = re.sub(r"(?<!http)(?<!https)(://[^:/@?#\s]*):[^@\s]+@", r"\1:***@", hidden)
-    return re.sub(r"([?&]password=)[^&\s]+", r"\1***", hidden)
+def refuse_secrets(values: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> None:
+    """Refuse config values that hold a secret: configs are stored, shown and shared.
+
+    Args:
+        values: of a config by dotted key.
+
+    Raises:
+        ConfigError: naming the key, and where the secret is from; it is not repeated.
+    """
+    for key, value in values.items():
+        if isinstance(value, str) and (what := secret_in(value, environ)):
+            source = what if what.startswith("a ") else f"the value of the environment variable {what}"
+            raise ConfigError(
+                f"{key} holds {source}; expected a config without secrets, which is stored, shown and shared: let your "
+                "loader or builder read os.environ itself"
+            )
 
 
 def refuse_remote_artifacts(uri: str, location: str) -> None:
-    """Refuse artifacts that a database says are on a web server: MLflow would send it the user's token.
+    """Refuse artifacts that are said to be on another server than the run: MLflow would send it the user's token.
 
     Args:
         uri: MLflow's, where the run is.
@@ -52,10 +71,53 @@ def refuse_remote_artifacts(uri: str, location: str) -> None:
     Raises:
         ConfigError: naming the location.
     """
-    if not uri.lower().startswith(HTTP) and location.lower().startswith(HTTP):
+    parts = urlsplit(location)
+    is_server = parts.scheme.lower() in SERVERS and bool(parts.netloc or parts.scheme.lower() != "mlflow-artifacts")
+    if is_server and (not uri.lower().startswith(HTTP) or not is_same_server(uri, location)):
+        who = without_password(uri) if uri.lower().startswith(HTTP) else "a database"
         raise ConfigError(
-            f"the artifacts are at {without_password(location)!r}, as a database says; expected files, an object "
-            "store, or a run of that server itself (MLFLOW_TRACKING_URI)"
+            f"the artifacts are at {without_password(location)!r}, as {who} says; expected files, an object store, or "
+            "a run of that server itself (MLFLOW_TRACKING_URI)"
+        )
+
+
+def is_same_server(one: str, other: str) -> bool:
+    """Tell whether two URIs name one host and port; the protocol of ``mlflow-artifacts`` is that of the other."""
+    first, second = _server(one, other), _server(other, one)
+    return first is not None and first == second
+
+
+def _server(uri: str, other: str) -> tuple[str, str, int | None] | None:
+    parts = urlsplit(uri)
+    scheme = urlsplit(other).scheme if parts.scheme.lower() == "mlflow-artifacts" else parts.scheme
+    try:
+        port = parts.port or PORTS.get(scheme.lower())
+    except ValueError:
+        return None
+    return scheme.lower(), (parts.hostname or uri).lower(), port
+
+
+def refuse_unasked_server(uri: str, given: Iterable[str], who: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Refuse a server that only a store or a file names: it would get the user's token, and what is logged.
+
+    One on this machine is used as it is, as long as there is no token or password to send.
+
+    Args:
+        uri: where runs are said to be; an SQLite file passes.
+        given: the URIs that somebody here has given.
+        who: says so.
+
+    Raises:
+        ConfigError: naming the server, and how to go on.
+    """
+    if uri.startswith("sqlite:") or any(is_same_server(uri, one) for one in given):
+        return
+    is_here = urlsplit(uri).hostname in LOOPBACK and uri.lower().startswith(HTTP)
+    if not is_here or any(environ.get(name) for name in CREDENTIALS):
+        shown = without_password(uri)
+        raise ConfigError(
+            f"{who} says that its runs are at {shown!r}, which would get your credentials and what is logged; if that "
+            f"is your server, say so: MLFLOW_TRACKING_URI={shown} besom …"
         )
 
 

@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
-from besom.errors import ConfigError
+from besom.errors import MOST_QUOTED, ConfigError
 
 FORMATS = ("table", "csv", "json")
+MOST_MESSAGE = 1000
+"""Characters of what argparse says; it repeats what it was given."""
 VERDICTS = ("bit-identical", "same-predictions", "within-noise", "different")
 RUN_HELP = "an MLflow run id, a sweep's trial such as quick/3, or a sweep's name for its best trial"
 
@@ -17,7 +19,7 @@ class Parser(argparse.ArgumentParser):
     """argparse with besom's own error lines."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see '{self.prog} --help'")
+        raise ConfigError(f"{message[:MOST_MESSAGE]}; see '{self.prog} --help'")
 
 
 def _overrides(parser: Parser) -> None:
@@ -119,8 +121,8 @@ def _names(text: str) -> list[str]:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
+    if not text.isdecimal() or len(text) > 18 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text[:MOST_QUOTED]!r} is no number from 1")
     return int(text)
 
 
@@ -216,6 +218,28 @@ def _delete(parser: Parser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
+def _upkeep(parser: Parser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="this sweep only")
+    _store(parser)
+    _format(parser)
+
+
+def _doctor(parser: Parser) -> None:
+    _upkeep(parser)
+    parser.epilog = "Exit code 0 where nothing is wrong, notes included; 1 where something is."
+
+
+def _repair(parser: Parser) -> None:
+    _upkeep(parser)
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done; changes nothing")
+    parser.epilog = "Exit code 0 where all is mended, 1 where something is left. What lives is never touched."
+
+
+def _relocate(parser: Parser) -> None:
+    _store(parser)
+    _format(parser)
+
+
 ARGUMENTS = {
     "sweep": _sweep,
     "status": _status,
@@ -231,4 +255,7 @@ ARGUMENTS = {
     "predict": _predict,
     "ui": _ui,
     "delete": _delete,
+    "doctor": _doctor,
+    "repair": _repair,
+    "relocate": _relocate,
 }

@@ -2,8 +2,8 @@
 
 Every command is a few lines in `besom.app.commands` or, if it only looks, in `besom.app.showing`.
 
-Exit codes: 0 good; 1 ran and found a failure; 2 the input is wrong; 130 Ctrl-C. Heavy modules are
-imported by the command that needs them, so that ``--help`` is quick.
+Exit codes: 0 good; 1 ran and found a failure; 2 the input is wrong; 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP. Heavy
+modules are imported by the command that needs them, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from collections.abc import Sequence
 
 from besom import __version__
 from besom.app.arguments import ARGUMENTS, Parser
-from besom.errors import BesomError, ConfigError, one_of
+from besom.disk import explain
+from besom.errors import BesomError, ConfigError, one_of, quoted, shown
+from besom.signals import ended_by_signals, exit_code_of
+from besom.withheld import be_discreet, withheld
 
 SUMMARIES = {
     "sweep": "start or resume a sweep; without a name, list the sweeps",
@@ -34,6 +37,9 @@ SUMMARIES = {
     "predict": "the first five predictions of a trial beside the truth",
     "ui": "the MLflow UI on the store",
     "delete": "remove a sweep wholly",
+    "doctor": "check the store, its sweeps, this machine; only reads",
+    "repair": "close what died, bring MLflow after the study, remove what a kill left",
+    "relocate": "mend a store that was moved or copied",
 }
 SHOWING = ("status", "runs", "best", "diff")
 """The commands that only look; the others work."""
@@ -41,7 +47,9 @@ SHOWING = ("status", "runs", "best", "diff")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
-    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    be_discreet()
+    with ended_by_signals():
+        code = run(list(sys.argv[1:] if arguments is None else arguments))
     gc.freeze()  # at its end Python looks for garbage several times; among all that MLflow imports it takes 0.3 s
     sys.exit(code)
 
@@ -51,24 +59,27 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         return dispatch([argument for argument in arguments if argument != "--debug"])
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         sys.stderr.write("besom: interrupted\n")
-        return 130
+        return exit_code_of(error)
     except BrokenPipeError:  # `besom runs NAME | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except BesomError as error:
+    except Exception as error:
         if debug:
-            traceback.print_exc()
-        sys.stderr.write(f"besom: {' '.join(str(error).split())}\n")
+            sys.stderr.write(withheld("".join(traceback.format_exception(error))))
+        return _told(explain(error) or error, debug=debug)
+
+
+def _told(error: Exception, *, debug: bool) -> int:
+    """Say in one line what went wrong; return the exit code."""
+    reason = withheld(shown(error))
+    if isinstance(error, BesomError):
+        sys.stderr.write(f"besom: {reason}\n")
         return error.exit_code
-    except Exception as error:  # not foreseen: of a user's own code, a library, or besom's mistake
-        if debug:
-            traceback.print_exc()
-        else:
-            reason = " ".join(str(error).split())
-            sys.stderr.write(f"besom: {type(error).__name__}: {reason}; --debug shows where it came from\n")
-        return 1
+    if not debug:  # not foreseen: of a user's own code, a library, or besom's mistake
+        sys.stderr.write(f"besom: {type(error).__name__}: {reason}; --debug shows where it came from\n")
+    return 1
 
 
 def dispatch(arguments: list[str]) -> int:
@@ -76,6 +87,7 @@ def dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(overview())
         return 0
+    _refuse_no_text(arguments)
     name, *rest = arguments
     if name in ("-V", "--version"):
         sys.stdout.write(f"besom {__version__}\n")
@@ -88,6 +100,13 @@ def dispatch(arguments: list[str]) -> int:
     return code
 
 
+def _refuse_no_text(arguments: Sequence[str]) -> None:
+    """Refuse what is no UTF-8: Python hands it on as half characters, which no database and no file takes."""
+    for argument in arguments:
+        if not argument.isprintable() and argument.encode(errors="ignore").decode() != argument:
+            raise ConfigError(f"the argument {quoted(argument)} is no UTF-8 text; expected one that is")
+
+
 def overview() -> str:
     """Return what ``besom --help`` prints."""
     lines = [f"  besom {name:<10} {summary}" for name, summary in SUMMARIES.items()]
@@ -96,7 +115,7 @@ def overview() -> str:
         "Experiment-tracked hyperparameter sweeps that survive kill -9, never train a configuration\n"
         "twice and prove their best trial by running it again.\n\n" + "\n".join(lines) + "\n\n"
         "'besom COMMAND --help' says more; --debug shows tracebacks. Exit codes: 0 good, 1 a failure was found,\n"
-        "2 the input is wrong, 130 Ctrl-C.\n"
+        "2 the input is wrong, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.\n"
     )
 
 

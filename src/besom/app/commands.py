@@ -18,6 +18,8 @@ def sweep(arguments: Namespace) -> int:
     """``besom sweep``: start or resume; plan only; or list what there is."""
     from besom.app import launch
     from besom.app.plan import SweepRequest, planned
+    from besom.databases import WaitingConnection, tables_in
+    from besom.upkeep.moved import refuse_moved, say_if_moved
 
     if arguments.sweep is None:
         return _list_sweeps(arguments.format)
@@ -27,8 +29,11 @@ def sweep(arguments: Namespace) -> int:
         if arguments.dry_run:
             from besom.app.dry_run import preview
 
+            say_if_moved(plan.made.store)
             say(preview(plan))
             return 0
+        refuse_moved(plan.made.store)
+        tables_in(plan.made.store.studies_db, WaitingConnection)  # locked, it is waited for as while the sweep runs
         before = _number_of_trials(plan.settings.storage, plan.name, arguments.fresh)
         launch.sweep(plan, fresh=arguments.fresh)
     return _after_sweep(plan.settings.storage, plan.name, before, arguments.format)
@@ -70,11 +75,12 @@ def _after_sweep(storage: str, name: str, before: int, form: str) -> int:
     """Print the leaderboard, and say so when there was nothing left to train."""
     from besom.storage import load_study
     from besom.sweep.rows import differing, leaderboard, rows
+    from besom.sweep.run_ids import known_ids
     from besom.sweep.tally import Tally, directions_of
 
     study = load_study(storage, name)
     trials = study.get_trials(deepcopy=False)
-    board = leaderboard(rows(trials), directions_of(study))
+    board = leaderboard(rows(trials, known_ids(study)), directions_of(study))
     if form == "json":
         print_json({"trials": board})
         return 0
@@ -192,10 +198,12 @@ def ui(arguments: Namespace) -> int:
 def delete(arguments: Namespace) -> int:
     """``besom delete``: asks first where somebody can answer."""
     from besom.app.delete import delete_sweep
+    from besom.app.store import refuse_read_only
     from besom.compare.catalog import refuse_unknown
 
     store = _store(arguments)
     refuse_unknown(store, arguments.name)
+    refuse_read_only(store)
     if sys.stdin.isatty() and not arguments.yes:
         sys.stdout.write(f"delete sweep '{arguments.name}' from {store.root}, runs and artifacts included? [y/N] ")
         sys.stdout.flush()
@@ -207,7 +215,37 @@ def delete(arguments: Namespace) -> int:
     return 0
 
 
-def _store(arguments: Namespace) -> Any:
+def doctor(arguments: Namespace) -> int:
+    """``besom doctor``."""
+    from besom.app.upkeep import doctor
+
+    return doctor(_named_store(arguments), arguments)
+
+
+def repair(arguments: Namespace) -> int:
+    """``besom repair``."""
+    from besom.app.upkeep import repair
+
+    return repair(_named_store(arguments), arguments)
+
+
+def relocate(arguments: Namespace) -> int:
+    """``besom relocate``."""
+    from besom.app.upkeep import relocate
+
+    return relocate(_named_store(arguments), arguments)
+
+
+def _named_store(arguments: Namespace) -> Any:
     from besom.compare.catalog import store_of
 
     return store_of(arguments.store)
+
+
+def _store(arguments: Namespace) -> Any:
+    """Return the store that is named, unless it was moved: these commands write, or read what MLflow names."""
+    from besom.upkeep.moved import refuse_moved
+
+    store = _named_store(arguments)
+    refuse_moved(store)
+    return store

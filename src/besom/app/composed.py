@@ -11,14 +11,15 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from besom import data
-from besom.configs.compose import compose
-from besom.configs.config import plain, typed
+from besom.configs.compose import compose, store_path, values_of_users
+from besom.configs.config import leaves, plain, typed
 from besom.configs.overrides import is_hydra, is_sweep
 from besom.configs.project import Project, Stage
 from besom.configs.schema import TrialConfig
-from besom.paths import Store
+from besom.errors import ConfigError, StoreDamaged
+from besom.paths import Store, checked_experiment
 from besom.search.grammar import override_text
-from besom.uris import check_no_password
+from besom.uris import check_no_password, refuse_secrets
 
 
 @contextmanager
@@ -47,8 +48,9 @@ class Composed:
         """Compose with the overrides that do not sweep; relative store paths are taken from ``base``."""
         overrides = [text for text in overrides if text != "hydra/sweeper=besom"]  # what it is anyway
         first = compose(stage.folder, _fixed(overrides))
-        store = Store.at(str(first.paths.store), base)
-        own = complete(first, store) if complete else []
+        store = Store.at(store_path(first), base)
+        with values_of_users(overrides):
+            own = complete(first, store) if complete else []
         every = [*own, *overrides, f"paths.store={override_text(str(store.root))}"]
         return cls(compose(stage.folder, _fixed(every)), every, store)
 
@@ -68,9 +70,22 @@ class Composed:
         trial = typed(content)
         if trial.tracking.uri:
             check_no_password(trial.tracking.uri, "tracking.uri")
+        refuse_secrets({**leaves(content), **dict(text.partition("=")[::2] for text in self.overrides)})
+        checked_experiment(trial.tracking.experiment)
         sized(content)
         data.load(trial.data)
         return trial
+
+
+def refuse_damaged(snapshot: Path, overrides: Sequence[str]) -> None:
+    """Raise `StoreDamaged` where the configs that a sweep was started with cannot be composed any longer."""
+    try:
+        compose(snapshot, _fixed(overrides))
+    except ConfigError as error:
+        raise StoreDamaged(
+            f"{snapshot} has the configs that the sweep was started with, and they are damaged: {error}; put them back "
+            "from a copy, or start over with --fresh"
+        ) from error
 
 
 def _fixed(overrides: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ their own, checked against the same schemas, so that overrides work as on any ot
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from typing import Any
 import yaml
 
 from besom.configs.config import to_yaml, typed
+from besom.configs.files import read_text
 from besom.configs.project import Stage, packaged
-from besom.configs.stored import MOST_CHARACTERS, read_stored
+from besom.configs.stored import read_stored
 from besom.errors import ConfigError, did_you_mean
+from besom.files import Unusable
 from besom.retrain.here import find_code_beside
 from besom.retrain.trust import TRUSTED, refuse_foreign_targets
+from besom.uris import refuse_unasked_server
 
 GROUPS = ("data", "model", "train", "tracking", "paths")
 OPTION = "file"
@@ -34,15 +38,16 @@ def read_config_file(file: Path, allow: Sequence[str]) -> dict[str, Any]:
         ConfigError: naming the file, and the key where one is wrong.
     """
     try:
-        with file.open(encoding="utf-8") as opened:
-            content = read_stored(opened.read(MOST_CHARACTERS + 1), f"config file {file}")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise ConfigError(f"config file {file} cannot be read: {reason}; expected YAML of 'besom export'") from error
+        text = read_text(file)
+    except Unusable as error:
+        raise ConfigError(f"config file {file} cannot be read: {error}; expected YAML of 'besom export'") from error
+    content = read_stored(text, f"config file {file}")
     try:
         _refuse_unknown(content)
         refuse_foreign_targets(content, allow)
-        typed(content)
+        tracking = typed(content).tracking
+        if tracking.uri:
+            refuse_unasked_server(tracking.uri, [os.environ.get("MLFLOW_TRACKING_URI", "")], "it")
     except ConfigError as error:
         raise ConfigError(f"config file {file}: {error}") from error
     return content

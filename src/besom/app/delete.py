@@ -7,14 +7,29 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from besom.compare import champion
+from besom.contained import refuse_deleting_outside
 from besom.errors import BesomError
 from besom.lock import parent_lock
 from besom.paths import Store
 from besom.storage import delete_study, find_study, has_storage
-from besom.tracking import fix_environment, uri_of
-from besom.uris import HTTP, without_password
+from besom.tracking import checked_file, is_given, mlflow_client, uri_of
+from besom.uris import HTTP
+from besom.withheld import withheld
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+
+HALF_DELETED = "half_deleted"
+"""User attribute of a study whose runs may be gone already: a sweep does not go on with it, but starts over."""
+
+
+def is_half_deleted(study: Study | None) -> bool:
+    """Tell whether somebody began to delete a sweep and was killed."""
+    return study is not None and HALF_DELETED in study.user_attrs
 
 
 def delete_sweep(store: Store, name: str) -> None:
@@ -22,6 +37,7 @@ def delete_sweep(store: Store, name: str) -> None:
 
     Raises:
         SweepLocked: a living process works on it.
+        ConfigError: some of its files lie outside the store.
     """
     with parent_lock(store.lock(name), name):
         delete_locked(store, name)
@@ -32,21 +48,34 @@ def delete_locked(store: Store, name: str) -> None:
 
     The study goes last: interrupted, the same call still finds the sweep and goes on.
     """
+    checked_file(uri_of(store, name))  # before anything is marked as half gone
+    _refuse_outside(store, name)
     study = find_study(store.studies_uri, name)
+    if study is not None:
+        study.set_user_attr(HALF_DELETED, True)
     _delete_runs(uri_of(store, name), name, study.user_attrs.get("id") if study is not None else None)
     for page in (store.reports / f"{name}.html", store.reports / f"{name}.csv"):
         page.unlink(missing_ok=True)
     shutil.rmtree(store.artifacts / name, ignore_errors=True)
+    shutil.rmtree(store.spool(name), ignore_errors=True)
     shutil.rmtree(store.sweep(name), ignore_errors=True)
     if has_storage(store.studies_uri):
         delete_study(store.studies_uri, name)
 
 
-def _delete_runs(uri: str, name: str, study: str | None) -> None:
-    fix_environment()
-    from mlflow import MlflowClient
+def _refuse_outside(store: Store, name: str) -> None:
+    """Raise `ConfigError` where what would be deleted lies outside the store: who made it may have meant that."""
+    uri, database, experiment = uri_of(store, name), None, None
+    if uri.startswith("sqlite:") and not is_given(uri):
+        database = checked_file(uri)
+    if database is not None:
+        found = mlflow_client(uri).get_experiment_by_name(name)
+        experiment = None if found is None else str(found.experiment_id)
+    refuse_deleting_outside(store, name, database, experiment)
 
-    client = MlflowClient(uri)
+
+def _delete_runs(uri: str, name: str, study: str | None) -> None:
+    client = mlflow_client(uri)
     champion.forget(client, name, study)
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
@@ -68,4 +97,4 @@ def _collect(uri: str, name: str, experiment_id: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **where})
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BesomError(f"MLflow could not delete experiment '{name}' for good: {without_password(last)}")
+        raise BesomError(f"MLflow could not delete experiment '{name}' for good: {withheld(last)}")

@@ -6,35 +6,44 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from besom import data
-from besom.app.composed import Composed, is_chosen, staged
+from besom.app.composed import Composed, is_chosen, refuse_damaged, staged
 from besom.app.config_file import lay_config_file
-from besom.app.delete import delete_locked
+from besom.app.delete import delete_locked, is_half_deleted
 from besom.app.plan import PlannedSweep
-from besom.app.store import create_store
+from besom.app.store import create_store, keep_data, refuse_lost, refuse_read_only
 from besom.configs.schema import DataConfig
 from besom.data import SHARED_FOLDER
+from besom.databases import fold_in
+from besom.disk import explain
 from besom.engines.lanes import cool_down, warm_up
-from besom.errors import BesomError, SweepStopped
+from besom.errors import BesomError, ConfigError, SweepStopped
 from besom.lock import parent_lock, refuse_if_locked
+from besom.paths import OUTSIDE_SWEEPS, SPOOL, Store
 from besom.search.grammar import override_text
 from besom.seeding import fix_runtime
+from besom.spool.deliver import deliver
+from besom.spool.probe import why_away
 from besom.storage import find_study, load_study, settings_of
 from besom.sweep import settings as sweep_settings
 from besom.sweep.settings import SweepSettings
 from besom.sweep.tally import Tally
-from besom.tracking import fix_environment, keep_uri, tracking_uri
-from besom.uris import without_password
+from besom.tracking import checked_file, fix_environment, keep_uri, tracking_uri
+from besom.upkeep.moved import refuse_moved
+from besom.uris import HTTP
+from besom.withheld import withheld
 
 if TYPE_CHECKING:
     from optuna import Study
 
+DELIVERY_SECONDS = 30.0
+"""For what earlier trainings could not tell MLflow, before the next one begins."""
 COMBINATIONS = [
     "hydra/sweeper=basic",
     "hydra.sweep.dir='${paths.store}/jobs/train/${now:%Y-%m-%d_%H-%M-%S-%f}'",
@@ -55,11 +64,16 @@ def train(overrides: Sequence[str], *, multirun: bool, file: Path | None = None,
             lay_config_file(stage, file, allow)
         made = Composed.of(stage, base, [*own, *overrides])
         trial = made.check()
-        create_store(made.store)
-        _fix_environment(trial.train.threads)
-        from besom.app.hydra_main import run_hydra
+        refuse_read_only(made.store)
+        refuse_moved(made.store)
+        checked_file(tracking_uri(trial))
+        with _told_of_full_disk(made.store):
+            create_store(made.store)
+            _fix_environment(trial.train.threads)
+            deliver(made.store, OUTSIDE_SWEEPS, tracking_uri(trial), lambda run_ids: None, seconds=DELIVERY_SECONDS)
+            from besom.app.hydra_main import run_hydra
 
-        run_hydra(stage.folder, made.overrides, multirun=multirun)
+            run_hydra(stage.folder, made.overrides, multirun=multirun)
 
 
 def _fix_environment(threads: int) -> None:
@@ -70,18 +84,52 @@ def _fix_environment(threads: int) -> None:
 def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     """Start or resume a planned sweep and run it to its end."""
     store, name = plan.made.store, plan.name
+    refuse_read_only(store)
     refuse_if_locked(store.lock(name), name)
+    checked_file(tracking_uri(plan.trial))
     study = None if fresh else find_study(plan.settings.storage, name)
+    if is_half_deleted(study):
+        study, fresh = None, True
+    if not fresh:
+        refuse_lost(store, name, study)
     stored = settings_of(study)
     if stored is not None:
         sweep_settings.refuse_changes(name, stored, plan.comparable)
+    else:
+        _refuse_unreachable(tracking_uri(plan.trial))
     _fix_environment(plan.trial.train.threads)
     is_needed = not _is_complete(plan.settings, study)
-    with _lanes_warming_up(plan, is_needed=is_needed):
+    with _told_of_full_disk(store), _lanes_warming_up(plan, is_needed=is_needed):
         create_store(store)
         with parent_lock(store.lock(name), name):
             is_resume = stored is not None and store.snapshot(name).is_dir()
             _run(plan, fresh=fresh, is_resume=is_resume, trains=is_needed)
+    for database in (store.studies_db, store.mlflow_db):
+        fold_in(database)
+
+
+def _refuse_unreachable(uri: str) -> None:
+    """Raise `ConfigError` where no MLflow answers, before anything is created: the address may be wrong.
+
+    A sweep that has begun goes on without it, see `besom.spool`.
+    """
+    if uri.startswith(HTTP) and (reason := why_away(uri)) is not None:
+        raise ConfigError(f"MLflow at {withheld(uri)} cannot be used: {reason}")
+
+
+@contextmanager
+def _told_of_full_disk(store: Store) -> Iterator[None]:
+    """Raise `DiskFull`, or what else a disk or a file on it is to be blamed for, instead of what a library made of it.
+
+    A library's error does not say which disk it was; the free space of the store's and of TMPDIR's does.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = explain(error, places=(store.root, store.root / "jobs", store.artifacts))
+        if found is None or found is error:
+            raise
+        raise found from error
 
 
 def _is_complete(settings: SweepSettings, study: Study | None) -> bool:
@@ -93,21 +141,23 @@ def _lanes_warming_up(plan: PlannedSweep, *, is_needed: bool) -> Iterator[None]:
     """Import for all lanes while the parent opens its books, which takes as long."""
     launcher = plan.made.config.hydra.launcher
     os.environ[SHARED_FOLDER] = str(plan.made.store.images(plan.name))  # lanes get the environment as it is now
+    os.environ[SPOOL] = plan.name
     try:
         if is_needed and launcher.start_method == "forkserver":
             warm_up(launcher.preload)
         yield
     finally:
-        del os.environ[SHARED_FOLDER]
+        del os.environ[SHARED_FOLDER], os.environ[SPOOL]
         cool_down()
 
 
 @contextmanager
-def _shared_images(config: DataConfig | Mapping[str, Any], folder: Path) -> Iterator[None]:
+def _shared_images(config: DataConfig | Mapping[str, Any], folder: Path, *, is_needed: bool) -> Iterator[None]:
     """Keep the decoded images for all lanes while the sweep runs."""
     shutil.rmtree(folder, ignore_errors=True)  # left by a kill
     try:
-        data.share(config, folder)
+        if is_needed:
+            data.share(config, folder)
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -118,14 +168,17 @@ def _run(plan: PlannedSweep, *, fresh: bool, is_resume: bool, trains: bool) -> N
     store, name = plan.made.store, plan.name
     if fresh:
         delete_locked(store, name)
-    if not is_resume:  # a snapshot without a study is of a start that died before it had one
+    live = _taken_live(plan.made.config) if is_resume else []
+    if is_resume:
+        refuse_damaged(store.snapshot(name), [*plan.made.overrides, *live])
+    else:  # a snapshot without a study is of a start that died before it had one
         shutil.rmtree(store.snapshot(name), ignore_errors=True)
         plan.stage.keep_as(store.snapshot(name))
+    keep_data(store, name, data.load(plan.trial.data).digest, is_resume=is_resume)
     keep_uri(store, name, plan.made.config.tracking.uri)
     from besom.app.hydra_main import run_hydra
 
-    live = _taken_live(plan.made.config) if is_resume else []
-    with _recorded(plan), _shared_images(plan.trial.data, store.images(name)) if trains else nullcontext():
+    with _recorded(plan), _shared_images(plan.trial.data, store.images(name), is_needed=trains):
         run_hydra(store.snapshot(name), [*plan.made.overrides, *live], multirun=True)
 
 
@@ -144,10 +197,15 @@ def _record(plan: PlannedSweep) -> None:
     """Draw and log the charts; who can't is told: every trial is whole without them."""
     from besom.compare.record import record
 
+    if plan.made.store.spooled(plan.name):
+        sys.stderr.write(
+            "besom: the sweep's charts are not in MLflow yet, nor all its runs; the same command tries again\n"
+        )
+        return
     try:
         record(tracking_uri(plan.trial), load_study(plan.settings.storage, plan.name))
     except Exception as error:  # MLflow's, of any kind: nothing that counts is lost
-        reason = without_password(" ".join(str(error).split()))
+        reason = withheld(" ".join(str(error).split()))
         what = "" if isinstance(error, BesomError) else "the sweep's charts may not be in MLflow: "
         sys.stderr.write(f"besom: {what}{reason}; the same command tries again\n")
 

@@ -55,7 +55,11 @@ def study(sweep: str, store: str | Path | None = None) -> optuna.Study:
     with _without_widgets():
         from besom.compare.catalog import open_study
 
-    return open_study(_store(store), sweep)
+    from besom.upkeep.moved import say_if_moved
+
+    found = _store(store)
+    say_if_moved(found)
+    return open_study(found, sweep)
 
 
 def load(run_or_sweep: str, store: str | Path | None = None) -> keras.Model:
@@ -133,7 +137,11 @@ def _run(run_or_sweep: str, store: str | Path | None) -> StoredRun:
     with _without_widgets():
         from besom.compare.catalog import find_run
 
-    return find_run(_store(store), run_or_sweep)
+    from besom.upkeep.moved import refuse_moved
+
+    found = _store(store)
+    refuse_moved(found)  # the model is where MLflow's address says
+    return find_run(found, run_or_sweep)
 
 
 def _read_model(run: StoredRun) -> Any:

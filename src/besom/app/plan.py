@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from besom.app.composed import Composed, is_chosen, staged
-from besom.configs.compose import config_loader
+from besom.configs.compose import config_loader, values_of_users
 from besom.configs.config import plain
 from besom.configs.overrides import is_sweep
 from besom.configs.project import Stage
 from besom.configs.schema import TrialConfig
 from besom.engines.launcher import check_lanes
 from besom.errors import ConfigError, SpaceError
-from besom.paths import Store, checked_sweep_name
+from besom.paths import Store, checked_new_name, checked_sweep_name
 from besom.search.grammar import override_text
 from besom.sweep import settings as sweep_settings
 from besom.sweep.settings import SweepSettings
@@ -70,18 +70,25 @@ def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
         stem = stage.take_sweep(request.sweep)
         lanes = _lanes_if_set_up(request.overrides)
         made = Composed.of(stage, base, [f"sweeps={stem}", *lanes, *request.overrides], _Completion(stem, request))
-        sweeper = made.config.hydra.sweeper
-        _refuse_swept_threads(sweeper.params, made.task_overrides)
-        loader = config_loader(stage.folder)
-        settings = sweep_settings.read(sweeper, made.task_overrides, loader=loader, master=made.config)
-        _refuse_other_places(made, settings)
-        _refuse_several_objectives(settings)
-        check_lanes(made.config.hydra.launcher)
-        comparable = sweep_settings.comparable(made.config, sweeper, made.task_overrides)
-        trial = made.check()
-        sweep_settings.check_search(settings)
-        sweep_settings.check_constraints(settings.constraints, _measures(made.config))
-        yield PlannedSweep(stage, made, settings, comparable, trial)
+        with values_of_users(made.overrides):
+            plan = _checked(stage, made)
+        yield plan
+
+
+def _checked(stage: Stage, made: Composed) -> PlannedSweep:
+    """Check everything in what was composed, the cheapest first."""
+    sweeper = made.config.hydra.sweeper
+    _refuse_swept_threads(sweeper.params, made.task_overrides)
+    loader = config_loader(stage.folder)
+    settings = sweep_settings.read(sweeper, made.task_overrides, loader=loader, master=made.config)
+    _refuse_other_places(made, settings)
+    _refuse_several_objectives(settings)
+    check_lanes(made.config.hydra.launcher)
+    comparable = sweep_settings.comparable(made.config, sweeper, made.task_overrides)
+    trial = made.check()
+    sweep_settings.check_search(settings)
+    sweep_settings.check_constraints(settings.constraints, _measures(made.config))
+    return PlannedSweep(stage, made, settings, comparable, trial)
 
 
 def _lanes_if_set_up(overrides: Sequence[str]) -> list[str]:
@@ -111,6 +118,10 @@ def _refuse_other_places(made: Composed, settings: SweepSettings) -> None:
     folder = str(made.store.sweep(settings.study_name))
     expected = {"hydra.sweeper.storage": made.store.studies_uri, "hydra.sweep.dir": folder}
     given = {"hydra.sweeper.storage": settings.storage, "hydra.sweep.dir": str(made.config.hydra.sweep.dir)}
+    written: Any = OmegaConf.to_container(made.config.hydra.sweep, resolve=False)
+    subdir = str(written["subdir"])
+    if subdir.startswith(("/", "~")) or ".." in Path(subdir).parts or not subdir.strip("./"):
+        raise ConfigError(f"hydra.sweep.subdir={subdir!r} leaves the sweep's folder; expected ${{hydra.job.num}}")
     for key, value in given.items():
         if value != expected[key]:
             raise ConfigError(
@@ -118,9 +129,13 @@ def _refuse_other_places(made: Composed, settings: SweepSettings) -> None:
             )
 
 
-def _refuse_swept_threads(params: Mapping[str, Any], arguments: Sequence[str]) -> None:
-    if "train.threads" in {*params, *(text.split("=")[0] for text in arguments if is_sweep(text))}:
+def _refuse_swept_threads(params: Any, arguments: Sequence[str]) -> None:
+    if "train.threads" in {*sweep_settings.checked_params(params), *_swept(arguments)}:
         raise SpaceError("train.threads cannot be swept: it is fixed before TensorFlow starts; run one sweep for each")
+
+
+def _swept(arguments: Sequence[str]) -> list[str]:
+    return [text.split("=")[0] for text in arguments if is_sweep(text)]
 
 
 @dataclass(frozen=True)
@@ -132,6 +147,8 @@ class _Completion:
 
     def __call__(self, config: DictConfig, store: Store) -> list[str]:
         name = checked_sweep_name(self.request.name or config.hydra.sweeper.study_name or self.stem)
+        if not store.sweep(name).is_dir():
+            checked_new_name(name, [folder.name for folder in store.root.glob("jobs/*")])
         named = f"hydra.sweeper.study_name={name}"
         return [named, *self._sweeper(config), *self._launcher(config), *self._lanes(config, store.sweep(name))]
 

@@ -16,7 +16,7 @@ from besom.compare.trials import SweepTrials
 from besom.configs.project import Stage
 from besom.errors import ConfigError, NotFound
 from besom.paths import Store
-from besom.uris import without_password
+from besom.withheld import withheld
 
 
 def report_sweep(store: Store, name: str, output: Path | None) -> tuple[Path, Path]:
@@ -27,7 +27,7 @@ def report_sweep(store: Store, name: str, output: Path | None) -> tuple[Path, Pa
 
     Raises:
         NotFound: there is no store, or no such sweep in it.
-        ConfigError: the file cannot be written.
+        ConfigError: the file cannot be written, or the best trial's artifacts are not in the store.
     """
     study = open_study(store, name)
     page = output or store.reports / f"{name}.html"
@@ -48,12 +48,13 @@ def _known(store: Store, study: Study, folder: Path) -> Known:
         run = find_run(store, study.study_name)
     except NotFound:
         return Known(question=question)
+    run.refuse_links()
     try:
         run.client.download_artifacts(run.run_id, "", str(folder))
         champion = ChampionPage.read(folder, run.run_id, run.tags)
         return Known(champion, question, recorded_importances(run.client, SweepTrials.of(study)))
     except Exception as error:  # of any artifact store; the study has all the numbers
-        reason = without_password(" ".join(str(error).split()))
+        reason = withheld(" ".join(str(error).split()))
         sys.stderr.write(f"besom: the page lacks the best trial's pictures, which cannot be fetched: {reason}\n")
         return Known(question=question)
 

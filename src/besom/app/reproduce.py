@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from besom.errors import ConfigError, NotFound
 from besom.reproduce.again import reproduce
@@ -82,20 +82,24 @@ class Trials:
             NotFound: there is no such sweep.
         """
         from besom.compare.catalog import open_run, open_study
+        from besom.sweep.run_ids import known_ids, run_id_of
         from besom.sweep.tally import OWN, outcome
         from besom.tracking import uri_of
 
-        ended = [trial for trial in open_study(store, sweep).get_trials(deepcopy=False) if outcome(trial) in OWN]
-        never = {trial.number: trial for trial in ended if outcome(trial) == "infeasible" or _run_id(trial) is None}
+        study = open_study(store, sweep)
+        became = known_ids(study)
+        ended = [trial for trial in study.get_trials(deepcopy=False) if outcome(trial) in OWN]
+        runs = {trial.number: run_id_of(trial, became) for trial in ended}
+        never = {one.number: one for one in ended if outcome(one) == "infeasible" or runs[one.number] is None}
         uri = uri_of(store, sweep)
         return cls(
-            {trial.number: open_run(store, uri, str(_run_id(trial))) for trial in ended if trial.number not in never},
+            {
+                trial.number: open_run(store, uri, str(runs[trial.number]))
+                for trial in ended
+                if trial.number not in never
+            },
             {number: str(trial.user_attrs.get("reason", "it has no run")) for number, trial in never.items()},
         )
-
-
-def _run_id(trial: Any) -> Any:
-    return trial.user_attrs.get("run_id")
 
 
 def every(store: Store, sweep: str, arguments: Namespace) -> int:

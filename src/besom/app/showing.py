@@ -74,11 +74,12 @@ def _print_status(look: Look, store: Store) -> None:
 def runs(arguments: Namespace) -> int:
     """``besom runs``: all trials, or those that are asked for, as rows."""
     from besom.sweep.rows import parted_objectives, rows
+    from besom.sweep.run_ids import known_ids
     from besom.sweep.tally import directions_of
 
     study = _study(arguments)
     directions = directions_of(study)
-    found = rows(study.get_trials(deepcopy=False), lost_too=arguments.all)
+    found = rows(study.get_trials(deepcopy=False), known_ids(study), lost_too=arguments.all)
     columns = _columns(arguments, found, len(directions))
     shown = _chosen(arguments, found, directions)
     if arguments.columns:
@@ -121,10 +122,12 @@ def _columns(arguments: Namespace, found: Sequence[Mapping[str, Any]], n_objecti
 def best(arguments: Namespace) -> int:
     """``besom best``: one row, or with several objectives those of the front."""
     from besom.sweep.rows import differing, row
+    from besom.sweep.run_ids import known_ids
     from besom.sweep.tally import Tally
 
     study = _study(arguments)
-    front = [row(trial) for trial in Tally.of(study).front]
+    became = known_ids(study)
+    front = [row(trial, became) for trial in Tally.of(study).front]
     if not front:
         raise NotFound(f"sweep '{arguments.name}' has no complete trial yet; see 'besom status {arguments.name}'")
     found = front[0]
@@ -144,10 +147,12 @@ def best(arguments: Namespace) -> int:
 
 def diff(arguments: Namespace) -> int:
     """``besom diff``: exit 0 whether two runs differ or not; the answer is what is printed."""
-    from besom.compare.catalog import find_run
+    from besom.compare.catalog import find_run, store_of
     from besom.compare.diff import Diff, Side
+    from besom.upkeep.moved import refuse_moved
 
-    store = _store(arguments)
+    store = store_of(arguments.store)
+    refuse_moved(store)  # its files are where MLflow's addresses say
     first, second = (Side(name, find_run(store, name)) for name in (arguments.first, arguments.second))
     found = Diff.of(first, second)
     if arguments.format == "json":
@@ -193,9 +198,13 @@ def _short(value: Any) -> str:
 
 
 def _store(arguments: Namespace) -> Store:
+    """Return the store that is named; that it was moved is told, for studies can be read all the same."""
     from besom.compare.catalog import store_of
+    from besom.upkeep.moved import say_if_moved
 
-    return store_of(arguments.store)
+    store = store_of(arguments.store)
+    say_if_moved(store)
+    return store
 
 
 def _study(arguments: Namespace) -> Study:

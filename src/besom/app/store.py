@@ -12,10 +12,15 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
 
-from besom.errors import ConfigError
-from besom.paths import Store
+from besom.errors import ConfigError, ResumeError, StoreDamaged, StoreReadOnly
+from besom.paths import Store, write_atomically
+from besom.results import TrialResult
 from besom.tracking import fix_environment
+
+if TYPE_CHECKING:
+    from optuna import Study
 
 
 def create_store(store: Store) -> None:
@@ -24,17 +29,70 @@ def create_store(store: Store) -> None:
     Raises:
         ConfigError: the folder cannot be made or written.
     """
-    if store.exists:
+    draft = store.root / ".creating"
+    if store.exists and not draft.exists():
         return
     try:
         store.root.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(store):
             if not store.exists:  # another parent may have made it meanwhile
                 _create_database(store)
+            shutil.rmtree(draft, ignore_errors=True)  # left by a parent that was killed when it had just made it
     except OSError as error:
         raise ConfigError(
             f"paths.store={str(store.root)!r} cannot be made: {error.strerror}; expected a folder that can be written"
         ) from error
+
+
+def refuse_read_only(store: Store) -> None:
+    """Raise `StoreReadOnly` where a store, or the place for one, cannot be written; creates nothing."""
+    places = (store.root, store.mlflow_db, store.studies_db, store.artifacts, store.root / "jobs")
+    there = [place for place in places if place.exists()] or [next(one for one in store.root.parents if one.exists())]
+    if closed := [place for place in there if not os.access(place, os.W_OK)]:
+        raise StoreReadOnly(
+            f"{closed[0]} cannot be written, and this command writes; status, runs, best, diff, predict and report "
+            "--output read it as it is: make it writable, or give another store with BESOM_STORE or paths.store"
+        )
+
+
+def refuse_lost(store: Store, name: str, study: Study | None) -> None:
+    """Raise `StoreDamaged` where a sweep's folder has results of trials that its study does not know.
+
+    A trial is in the study before anything of it is on disk: the database has lost what was in it, and to go on would
+    train other points under the same numbers.
+    """
+    id_ = study.user_attrs.get("id") if study is not None else None
+    known = len(study.get_trials(deepcopy=False)) if study is not None else 0
+    jobs = [int(path.parent.name) for path in store.sweep(name).glob("*/result.json") if path.parent.name.isdecimal()]
+    if id_ is None and jobs:
+        raise StoreDamaged(
+            f"{store.sweep(name)} has the results of {len(jobs)} trials, and {store.studies_db} does not know their "
+            f"sweep: put that file back from a copy, its -wal with it, or start over with --fresh, which deletes them"
+        )
+    lost = [job for job in jobs if job >= known and TrialResult.read(store.job(name, job), job, str(id_)) is not None]
+    if lost:
+        raise StoreDamaged(
+            f"{store.studies_db} has {known} trials of sweep '{name}', but {store.job(name, min(lost))} holds the "
+            "result of a later one: it has lost its last writes; put it back from a copy, its -wal with it, or start "
+            "over with --fresh, which deletes them"
+        )
+
+
+def keep_data(store: Store, name: str, digest: str, *, is_resume: bool) -> None:
+    """Store what a sweep is trained on at its start; later see that it is the same.
+
+    Raises:
+        ResumeError: a file of images was changed, or ``data.path`` names another: no trial could be compared.
+    """
+    file = store.data_digest(name)
+    if not is_resume or not file.is_file():
+        write_atomically(file, digest)
+        return
+    if (before := file.read_text(encoding="utf-8", errors="replace")) != digest:
+        raise ResumeError(
+            f"sweep '{name}' was started with other images (SHA-256 {before[:12]}… then, {digest[:12]}… now): its "
+            "trials could not be compared; name the same file with data.path, or use another --name"
+        )
 
 
 @contextmanager

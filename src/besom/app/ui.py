@@ -15,6 +15,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
+from ipaddress import ip_address
 from types import FrameType
 from typing import NoReturn
 
@@ -22,8 +24,12 @@ from besom.compare.shared_view import TAG, query
 from besom.errors import BesomError, ConfigError, NotFound
 from besom.paths import Store
 from besom.tables import say
+from besom.uris import LOOPBACK
 
 READY_SECONDS = 60.0
+EVERYWHERE = ("0.0.0.0", "::")  # never by itself
+CHECKS = ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS")
+"""Environment variables of MLflow's server: by which names it may be called, and from the pages of which others."""
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # a proxy is for other machines
 
 
@@ -33,10 +39,18 @@ def serve(store: Store, sweep: str | None, host: str, port: int) -> int:
     Raises:
         NotFound: there is no store, or no such sweep in it.
         ConfigError: the port is taken.
+        StoreDamaged: MLflow's database cannot be read.
+        StoreReadOnly: the store can only be read.
     """
+    from besom.app.store import refuse_read_only
+    from besom.tracking import checked_file
+
     if not store.exists or (sweep and not store.sweep(sweep).is_dir()):
         _refuse_unknown(store, sweep)
+    refuse_read_only(store)  # the server's pages write: names, tags, notes
+    checked_file(store.mlflow_uri)
     _refuse_taken_port(host, port)
+    warn_of_others(host)
     for end in (signal.SIGTERM, signal.SIGHUP):  # the server has a session of its own, and would outlive a terminal
         signal.signal(end, _as_interrupt)
     server = _start(store, host, port)
@@ -91,9 +105,46 @@ def _refuse_taken_port(host: str, port: int) -> None:
             raise ConfigError(f"port {port} on {host} cannot be used ({error}); give another with --port") from error
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether an address can be reached from this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def warn_of_others(host: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Say so where not this machine alone can reach the server, or where its own checks are switched off."""
+    if not is_loopback(host):
+        sys.stderr.write(
+            f"besom: --host {host}: anybody who reaches this address can read, change and delete everything in the "
+            "store, MLflow asks for no password; without --host only this machine can\n"
+        )
+    if environ.get("MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE", "").lower() == "true" or any(
+        environ.get(name, "").strip() == "*" for name in CHECKS
+    ):
+        sys.stderr.write(
+            "besom: MLFLOW_SERVER_… of your environment switches MLflow's checks of Host and Origin off: any web page "
+            "that you open can read and change the store; unset it\n"
+        )
+
+
+def _allowed_hosts(host: str) -> str | None:
+    """Return by which names the server may be called, so that no web page whose name points here can call it.
+
+    Those of this machine and the given address; for all addresses at once MLflow's choice.
+    """
+    if host in EVERYWHERE:
+        return None
+    names = ("localhost", "127.0.0.1", "[[]::1]", *([] if host in LOOPBACK else [host]))
+    return ",".join(f"{name.replace('[[]::1]', '[::1]')},{name}:*" for name in names)
+
+
 def _start(store: Store, host: str, port: int) -> subprocess.Popen[bytes]:
     # with job execution and more workers it is 15 processes and 3 GB instead of 2 and 0.5
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    if (names := _allowed_hosts(host)) and CHECKS[0] not in environment:
+        environment[CHECKS[0]] = names
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", store.mlflow_uri, "--default-artifact-root", str(store.artifacts)),

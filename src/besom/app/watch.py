@@ -48,12 +48,14 @@ class Changes:
         return None
 
     def show(self, look: Look) -> None:
-        seen = (look.activity, look.tally.counts, [(one.number, one.step) for one in look.standing.running])
+        standing = look.standing
+        steps = [(one.number, one.step) for one in standing.running]
+        seen = (look.activity, look.tally.counts, steps, standing.undelivered)
         if seen == self._shown:
             return
         self._shown = seen
         if self._as_json:
-            say(json.dumps(look.to_json(), ensure_ascii=False, allow_nan=False))
+            say(json.dumps(look.to_json(), allow_nan=False))
         else:
             say(f"{look.name} {look.activity}: {sentence(look.standing)}")
         sys.stdout.flush()

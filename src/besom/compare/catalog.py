@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from besom.configs.project import Project
-from besom.errors import NotFound, did_you_mean
-from besom.paths import Store
+from besom.contained import refuse_outside
+from besom.errors import MOST_QUOTED, ConfigError, NotFound, StoreDamaged, did_you_mean
+from besom.paths import SWEEP_NAME, Store
 from besom.storage import find_study, has_storage, load_study, study_names
+from besom.sweep.run_ids import known_ids, run_id_of
 from besom.sweep.tally import Tally
+from besom.tracker import is_provisional
 from besom.uris import refuse_remote_artifacts
 
 if TYPE_CHECKING:
@@ -31,10 +34,10 @@ def store_of(given: str | Path | None) -> Store:
     project = Project.around(Path.cwd())
     if not project.has_own_paths:
         return Store.at(os.environ.get("BESOM_STORE") or "mlruns", project.root)
-    from besom.configs.compose import compose
+    from besom.configs.compose import compose, store_path
 
     with project.staged() as stage:
-        return Store.at(str(compose(stage.folder, []).paths.store), project.root)
+        return Store.at(store_path(compose(stage.folder, [])), project.root)
 
 
 def trials_of(storage: str, name: str) -> list[Any]:
@@ -80,6 +83,9 @@ def sweep_names(store: Store) -> list[str]:
 
 def _no_sweep(store: Store, name: str, known: Sequence[str]) -> NotFound:
     there = f"there is {', '.join(known)}" if known else "there is none yet"
+    if SWEEP_NAME.fullmatch(name) and any(store.sweep(name).glob("*/result.json")):
+        there = f"{store.sweep(name)} is there, but {store.studies_db} has lost it: put that back from a copy"
+    name = name[:MOST_QUOTED]
     return NotFound(f"no sweep '{name}' in {store.root}; {there}{did_you_mean(name, known)}")
 
 
@@ -90,6 +96,7 @@ class StoredRun:
     Args:
         sweep: name of its sweep, None outside one.
         study_hashes: the hashes that the study holds for the trial, beside those in the tags.
+        location: of its artifacts, where they must be in the store; None where somebody here named MLflow.
     """
 
     uri: str
@@ -100,17 +107,28 @@ class StoredRun:
     study_hashes: Mapping[str, str]
     client: Any
     store: Store
+    location: str | None = None
+
+    def refuse_links(self, path: str = "") -> None:
+        """Raise `ConfigError` where an artifact, or one of all of them, is a link out of the store."""
+        if self.location is not None:
+            refuse_outside(self.store, self.location, path)
 
     def artifact(self, path: str) -> str:
         """Return the text of an artifact.
 
         Raises:
             NotFound: the run has no such artifact.
+            StoreDamaged: it is no text.
+            ConfigError: it is a link out of the store.
         """
+        self.refuse_links(path)
         with tempfile.TemporaryDirectory() as folder:
             try:
                 file = self.client.download_artifacts(self.run_id, path, folder)
                 return Path(file).read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise StoreDamaged(f"{path} of run {self.run_id} is no text: {error}") from error
             except Exception as error:  # MLflow raises another class for each kind of artifact store
                 raise NotFound(f"run {self.run_id} has no artifact {path}; it ended before it wrote one") from error
 
@@ -152,33 +170,47 @@ def find_run(store: Store, run_or_sweep: str) -> StoredRun:
     if sweep in known:
         run_id = _run_id_of(store, sweep, number) if is_trial else _best_run_id(store, sweep)
         return open_run(store, uri_of(store, sweep), run_id)
-    uris = list(dict.fromkeys(uri_of(store, sweep) for sweep in (None, *known)))
+    uris = list(dict.fromkeys(_uris_of(store, known)))
     if not store.exists and uris == [store.mlflow_uri]:
         raise no_store(store)
     for uri in uris:
         with suppress(NotFound):
             return open_run(store, uri, run_or_sweep)
     there = f"the sweeps there are {', '.join(known)}" if known else "there is no sweep yet"
-    raise NotFound(f"no run or sweep '{run_or_sweep}' in {store.root}; {there}{did_you_mean(sweep, known)}")
+    name, near = run_or_sweep[:MOST_QUOTED], did_you_mean(sweep[:MOST_QUOTED], known)
+    raise NotFound(f"no run or sweep '{name}' in {store.root}; {there}{near}")
+
+
+def _uris_of(store: Store, known: Sequence[str]) -> Iterator[str]:
+    """Yield where runs may be; a server that only the store names is not asked."""
+    from besom.tracking import uri_of
+
+    yield uri_of(store, None)
+    for sweep in known:
+        with suppress(ConfigError):
+            yield uri_of(store, sweep)
 
 
 def _run_id_of(store: Store, name: str, number: str) -> str:
-    trials = trials_of(store.studies_uri, name)
-    if not number.isdecimal() or int(number) >= len(trials):
+    study = load_study(store.studies_uri, name)
+    trials = study.get_trials(deepcopy=False)
+    if not number.isdecimal() or len(number) > 18 or int(number) >= len(trials):
         there = f"expected a number from 0 to {len(trials) - 1}" if trials else "it has none yet"
-        raise NotFound(f"sweep '{name}' has no trial '{number}'; {there}")
+        raise NotFound(f"sweep '{name}' has no trial '{number[:MOST_QUOTED]}'; {there}")
     trial = trials[int(number)]
-    if "run_id" not in trial.user_attrs:
+    run_id = run_id_of(trial, known_ids(study))
+    if run_id is None:
         raise NotFound(f"trial {number} of sweep '{name}' has no run; it ended before it had one")
-    return str(trial.user_attrs["run_id"])
+    return run_id
 
 
 def _best_run_id(store: Store, name: str) -> str:
     study = load_study(store.studies_uri, name)
     trial = Tally.of(study).best
-    if trial is None or "run_id" not in trial.user_attrs:
+    run_id = run_id_of(trial, known_ids(study)) if trial is not None else None
+    if run_id is None:
         raise NotFound(f"sweep '{name}' has no complete trial yet; see 'besom status {name}'")
-    return str(trial.user_attrs["run_id"])
+    return run_id
 
 
 def open_run(store: Store, uri: str, run_id: str) -> StoredRun:
@@ -186,28 +218,42 @@ def open_run(store: Store, uri: str, run_id: str) -> StoredRun:
 
     Raises:
         NotFound: MLflow at ``uri`` has no such run.
-        ConfigError: its artifacts are said to be on a server that the run is not of.
+        ConfigError: its artifacts are said to be on a server that the run is not of, or outside the store.
+        StoreDamaged: MLflow's database cannot be read.
     """
-    from besom.tracking import fix_environment
+    from besom.disk import explain
+    from besom.tracking import is_given, mlflow_client
 
-    fix_environment()
-    from mlflow import MlflowClient
+    if is_provisional(run_id):
+        raise NotFound(
+            f"run '{run_id}' is not in MLflow yet: it waits in {store.spools}; 'besom sweep' of its sweep delivers it, "
+            "or 'besom repair'"
+        )
+
+    client = mlflow_client(uri)
     from mlflow.exceptions import MlflowException
 
-    client = MlflowClient(uri)
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        raise NotFound(f"no run '{run_id}'") from error
-    refuse_remote_artifacts(uri, str(run.info.artifact_uri))
+        raise explain(error) or NotFound(f"no run '{run_id}'") from error
+    location = str(run.info.artifact_uri)
+    refuse_remote_artifacts(uri, location)
+    is_contained = uri.startswith("sqlite:") and not is_given(uri)
+    if is_contained:
+        refuse_outside(store, location, everything=False)
     tags = dict(run.data.tags)
     sweep = tags.get("sweep") if tags.get("kind") == "trial" else None
     return StoredRun(
-        uri, run_id, run.info.experiment_id, tags, sweep, _study_hashes(store, sweep, run_id), client, store
-    )
+        uri, run_id, run.info.experiment_id, tags, sweep, _study_hashes(store, sweep, run_id), client, store,
+        location if is_contained else None,
+    )  # fmt: skip
 
 
 def _study_hashes(store: Store, sweep: str | None, run_id: str) -> dict[str, str]:
-    trials = trials_of(store.studies_uri, sweep) if sweep else []
-    mine = [trial for trial in trials if trial.user_attrs.get("run_id") == run_id]
+    study = find_study(store.studies_uri, sweep) if sweep else None
+    if study is None:
+        return {}
+    became = known_ids(study)
+    mine = [trial for trial in study.get_trials(deepcopy=False) if run_id_of(trial, became) == run_id]
     return {key: value for trial in mine for key, value in trial.user_attrs.items() if key.endswith("_sha256")}

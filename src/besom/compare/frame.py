@@ -13,7 +13,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from besom.sweep.rows import FIXED_COLUMNS, OBJECTIVE, leaderboard, parted_objectives, rows
+from besom.sweep.run_ids import known_ids
 from besom.sweep.tally import directions_of
+from besom.tables import inert
 
 KINDS = {
     "number": "int64",
@@ -53,8 +55,12 @@ def framed(found: Sequence[Mapping[str, Any]], n_objectives: int) -> pd.DataFram
 
 def board_csv(study: Study, trials: Sequence[FrozenTrial]) -> str:
     """Return trials of a study as CSV, best first; integers stay integers where some trial has none."""
-    board = leaderboard(rows(trials), directions_of(study))
-    return framed(board, len(study.directions)).to_csv(index=False, lineterminator="\n")
+    board = leaderboard(rows(trials, known_ids(study)), directions_of(study))
+    frame = framed(board, len(study.directions))
+    texts = frame.select_dtypes(include=["object", "str"]).columns
+    return frame.assign(**{name: frame[name].map(inert, na_action="ignore") for name in texts}).to_csv(
+        index=False, lineterminator="\n"
+    )
 
 
 def _column(name: str, values: list[Any]) -> pd.Series[Any]:

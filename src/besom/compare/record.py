@@ -16,8 +16,9 @@ from besom.compare import champion, importances, shared_view
 from besom.compare.charts import Chart
 from besom.compare.trials import SweepTrials
 from besom.compare.views import charts_of
+from besom.sweep.run_ids import run_id_of
 from besom.tables import title
-from besom.tracking import fix_environment, log_tags, log_values
+from besom.tracking import log_tags, log_values, mlflow_client
 
 STAMP = "charts"
 """Tag of the parent run: of how many trials, and of which best one, its charts are."""
@@ -32,10 +33,7 @@ def record(uri: str, study: Study) -> None:
     Raises:
         Exception: whatever MLflow raises where it cannot be reached; nothing that counts is lost then.
     """
-    fix_environment()
-    from mlflow import MlflowClient
-
-    client = MlflowClient(uri)
+    client = mlflow_client(uri)
     trials = SweepTrials.of(study)
     parent = _parent(client, trials.name)
     if parent is None:
@@ -43,9 +41,10 @@ def record(uri: str, study: Study) -> None:
     if not _is_of(parent, trials):
         _draw(client, parent, study, trials)
     best = trials.best
-    if best is not None and "run_id" in best.user_attrs:
+    run_id = run_id_of(best, trials.run_ids) if best is not None else None
+    if best is not None and run_id is not None:
         champion.crown(
-            *(client, trials.name, str(study.user_attrs.get("id")), str(best.user_attrs["run_id"])),
+            *(client, trials.name, str(study.user_attrs.get("id")), run_id),
             *(best.number, best.values[0]),
             is_maximized=trials.is_maximized,
         )

@@ -61,7 +61,7 @@ def report(study: Study, known: Known) -> str:
     trials, champion = SweepTrials.of(study), known.champion
     shares = importances.of(trials) if known.importances is None else known.importances
     values = {
-        **_tables(trials, leaderboard(rows(trials.ended), directions_of(study))),
+        **_tables(trials, leaderboard(rows(trials.ended, trials.run_ids), directions_of(study))),
         "champion": champion,
         "commands": _commands(trials),
         "facts": champion.facts if champion else None,
@@ -118,7 +118,9 @@ def _tables(trials: SweepTrials, board: Sequence[dict[str, Any]]) -> dict[str, T
 
 def _costs(trials: SweepTrials) -> Table | None:
     """Return what each step of the Pareto front costs: the trials that no smaller one beats."""
-    front = [{**row(trial), "latency_ms": trial.user_attrs.get("latency_ms")} for trial in front_of(trials)]
+    front = [
+        {**row(trial, trials.run_ids), "latency_ms": trial.user_attrs.get("latency_ms")} for trial in front_of(trials)
+    ]
     if not front:
         return None
     columns = ["number", "objective", *FACTS, *(["latency_ms"] if front[-1]["latency_ms"] is not None else [])]

@@ -6,8 +6,8 @@ Reads Optuna's study only; knows nothing of MLflow, and nothing of how it is dra
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from besom.sweep.run_ids import known_ids
 from besom.sweep.tally import OWN, Tally, directions_of, outcome
 from besom.tables import title
 
@@ -32,6 +33,7 @@ class SweepTrials:
         is_maximized: of the first objective, which charts are about.
         ended: COMPLETE, PRUNED and FAIL; attempts that died with their lane or parent are left out.
         best: the best complete trial, None while there is none.
+        run_ids: which runs provisional ids became, see `besom.sweep.run_ids`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class SweepTrials:
     is_maximized: bool
     ended: tuple[FrozenTrial, ...]
     best: FrozenTrial | None
+    run_ids: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, study: Study) -> SweepTrials:
@@ -52,6 +55,7 @@ class SweepTrials:
             directions[0] == "maximize",
             tuple(trial for trial in trials if outcome(trial) in OWN),
             Tally(directions, trials).best,
+            known_ids(study),
         )
 
     def _in(self, state: TrialState) -> tuple[FrozenTrial, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from besom.lock import holder_of
 from besom.paths import Store
 from besom.sweep.pace import most_at_once, ran_seconds
 from besom.sweep.rows import status
+from besom.sweep.run_ids import ids_in
 from besom.sweep.standing import RunningTrial, Standing, point_text, spans_of
 from besom.sweep.tally import OWN, Tally, directions_of, outcome
 
@@ -25,6 +26,7 @@ class Look:
     Args:
         activity: ``running``: a living process runs it; ``complete``: its total is reached; ``stopped``: neither.
         trials: all of them, in order of number.
+        run_ids: which runs provisional ids became, see `besom.sweep.run_ids`.
     """
 
     name: str
@@ -32,12 +34,14 @@ class Look:
     standing: Standing
     tally: Tally
     trials: Sequence[FrozenTrial]
+    run_ids: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Return the contract of ``besom status --format json``."""
         standing = self.standing
         return {
-            **status(self.name, standing.total, self.tally),
+            **status(self.name, standing.total, self.tally, self.run_ids),
+            "undelivered": standing.undelivered,
             "activity": self.activity,
             "elapsed_seconds": round(standing.elapsed, 1),
             "remaining_seconds": self.remaining,
@@ -81,7 +85,8 @@ class Watched:
         else:
             activity = "stopped" if parent is None else "running"
         standing = _standing(trials, tally, total, parent if activity == "running" else None)
-        return Look(self.name, activity, standing, tally, trials)
+        standing = replace(standing, undelivered=len(self._store.spooled(self.name)))
+        return Look(self.name, activity, standing, tally, trials, ids_in(self._attributes))
 
     def _refresh(self) -> None:
         """Read what may change; another study may have come under the name, and even under its number."""

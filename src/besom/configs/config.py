@@ -6,6 +6,7 @@ dotted leaves (`leaves`), which is what params, tables and comparisons are made 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -23,9 +24,10 @@ from besom.configs.schema import (
     TrainConfig,
     TrialConfig,
 )
-from besom.errors import ConfigError
+from besom.errors import ConfigError, quoted
 
 T = TypeVar("T")
+DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 UNTRACKED = ("paths.", "tracking.")
 PATH = "data.path"
 """Leaves that say where things go, not what a result depends on: neither params nor fingerprint."""
@@ -37,7 +39,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         return cast(dict[str, Any], OmegaConf.to_container(without_hydra, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        expected = "expected a value, or an interpolation that ends at one"
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}; {expected}") from error
 
 
 def written(config: DictConfig) -> dict[str, Any]:
@@ -84,6 +87,8 @@ def typed(config: Mapping[str, Any] | DictConfig) -> TrialConfig:
     missing = [group for group in ("data", "model", "train") if not isinstance(values.get(group), Mapping)]
     if missing:
         raise ConfigError(f"the config has no '{missing[0]}' group; expected data, model and train")
+    for group in ("data", "model"):
+        _refuse_no_name(group, values[group])
     return TrialConfig(
         data=_data(values["data"]),
         model=_model(values["model"]),
@@ -91,6 +96,15 @@ def typed(config: Mapping[str, Any] | DictConfig) -> TrialConfig:
         tracking=_build(TrackingConfig, values.get("tracking") or {}, "tracking"),
         paths=_build(PathsConfig, values.get("paths") or {}, "paths"),
     )
+
+
+def _refuse_no_name(group: str, values: Mapping[str, Any]) -> None:
+    target = values.get("_target_", "besom.data")
+    if not isinstance(target, str) or not DOTTED.fullmatch(target):
+        raise ConfigError(
+            f"{group}._target_={quoted(target)} is no name of a function; expected package.function, importable from "
+            "the project's root folder"
+        )
 
 
 def _data(values: Mapping[str, Any]) -> DataConfig | dict[str, Any]:
@@ -101,8 +115,11 @@ def _data(values: Mapping[str, Any]) -> DataConfig | dict[str, Any]:
 def _model(values: Mapping[str, Any]) -> CnnConfig | dict[str, Any]:
     if values.get("_target_", CnnConfig._target_) != CnnConfig._target_:
         return dict(values)
+    blocks = values.get("conv") or []
+    if not isinstance(blocks, list) or not all(isinstance(block, Mapping) for block in blocks):
+        raise ConfigError(f"model.conv={quoted(blocks)} is no list of layers; expected such as [{{filters: 8}}]")
     # block by block, so that a message can name model.conv.N
-    conv = [_build(ConvConfig, block, f"model.conv.{index}") for index, block in enumerate(values.get("conv") or [])]
+    conv = [_build(ConvConfig, block, f"model.conv.{index}") for index, block in enumerate(blocks)]
     with _named("model"):
         rest = _build(CnnConfig, {**values, "conv": [], "depth": None}, "model")
         return CnnConfig(**{**vars(rest), "conv": conv, "depth": values.get("depth")})
@@ -122,4 +139,5 @@ def _named(name: str) -> Iterator[None]:
         text = str(error)
         raise ConfigError(text if text.startswith(("model.", "train.")) else f"{name}.{text}") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{name}.{error.key}: {str(error).splitlines()[0]}") from error
+        expected = "expected a known key with a value of its type"
+        raise ConfigError(f"{name}.{error.key}: {str(error).splitlines()[0]}; {expected}") from error

@@ -15,9 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import besom
-from besom.errors import ConfigError, did_you_mean
+from besom.configs.files import MOST_BYTES, read_text, read_yaml, refuse_avalanche
+from besom.errors import MOST_QUOTED, ConfigError, did_you_mean, quoted
+from besom.files import Unusable, expanded, read_bounded
 
 PACKAGE = Path(besom.__file__).parent
+REFUSED = "# besom cannot use this file: "
+"""How what lies in a stage in the place of a file begins that no parser may have."""
 
 
 def packaged() -> Path:
@@ -43,7 +47,7 @@ class Project:
         """Return the project that ``folder`` is in."""
         for candidate in (folder, *folder.parents):
             config = candidate / "conf" / "config.yaml"
-            if config.is_file() and "besom" in config.read_text(encoding="utf-8", errors="replace"):
+            if _names_besom(config):
                 return cls(candidate, has_conf=True)
         return cls(folder, has_conf=False)
 
@@ -52,7 +56,7 @@ class Project:
         """Whether the project's config may put the store elsewhere than the package's does."""
         names = ("config.yaml", "paths/default.yaml")
         own = [self.root / "conf" / name for name in names if self.has_conf]
-        texts = {file.relative_to(self.root): file.read_bytes() for file in own if file.is_file()}
+        texts = {file.relative_to(self.root): _content(file) for file in own if file.exists()}
         return any((packaged() / name).read_bytes() != text for name, text in texts.items())
 
     @contextmanager
@@ -66,6 +70,18 @@ class Project:
                 stage.lay(self.root / "conf", "conf")
             stage.lay(self.root / "sweeps", "sweeps")
             yield stage
+
+
+def _names_besom(config: Path) -> bool:
+    """Tell whether there is a config that names besom; else the folders above may have one."""
+    return b"besom" in (_content(config) or b"")
+
+
+def _content(config: Path) -> bytes | None:
+    try:
+        return read_bounded(config, MOST_BYTES)
+    except Unusable:
+        return None
 
 
 @dataclass(frozen=True)
@@ -83,11 +99,14 @@ class Stage:
         return self.folder / "sweeps"
 
     def lay(self, source: Path, name: str) -> None:
-        """Copy the YAML files of ``source`` over those of the group folder ``name``."""
+        """Copy the YAML files of ``source`` over those of the group folder ``name``.
+
+        A file that no parser may have is not needed by most commands: in its place lies one that says why, and is
+        no YAML, so that `besom.configs.compose` tells whoever needs it.
+        """
         for file in sorted(source.rglob("*.yaml")):
-            target = self.folder / name / file.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
+            if not file.is_dir():
+                _lay_file(file, self.folder / name / file.relative_to(source))
 
     def sweep_names(self) -> list[str]:
         """Return the names of the sweep files, sorted."""
@@ -105,21 +124,24 @@ class Stage:
         Raises:
             ConfigError: there is no such sweep or file.
         """
-        path = Path(name_or_path).expanduser()
+        path = expanded(name_or_path)
         if path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
             return self._known(name_or_path)
-        if not path.is_file():
+        try:
+            text = read_yaml(path)
+        except Unusable as error:
+            reason = str(error).removeprefix("it ") if str(error) == "it does not exist" else f"cannot be read: {error}"
             raise ConfigError(
-                f"sweep file {name_or_path!r} does not exist; expected a YAML file or one of {self._names()}"
-            )
-        shutil.copyfile(path, self.sweeps / f"{path.stem}.yaml")
+                f"sweep file {quoted(name_or_path)} {reason}; expected a YAML file or one of {self._names()}"
+            ) from error
+        (self.sweeps / f"{path.stem}.yaml").write_text(text, encoding="utf-8", newline="")
         return path.stem
 
     def _known(self, name: str) -> str:
         if name not in self.sweep_names():
-            near = did_you_mean(name, self.sweep_names())
+            near = did_you_mean(name[:MOST_QUOTED], self.sweep_names())
             raise ConfigError(
-                f"sweep {name!r} is not known; expected one of {self._names()}, or the path of a YAML file{near}"
+                f"sweep {quoted(name)} is not known; expected one of {self._names()}, or the path of a YAML file{near}"
             )
         return name
 
@@ -133,3 +155,16 @@ class Stage:
         shutil.rmtree(half_made, ignore_errors=True)
         shutil.copytree(self.folder, half_made)
         half_made.rename(snapshot)
+
+
+def _lay_file(file: Path, target: Path) -> None:
+    """Copy a config file, or put the reason why not in its place."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        text = read_text(file)
+        if target.is_file() and target.read_text(encoding="utf-8") == text:  # the package's, which is known
+            return
+        refuse_avalanche(text)
+    except Unusable as error:
+        text = f"{REFUSED}{error}\n@ is how no YAML begins\n"
+    target.write_text(text, encoding="utf-8", newline="")

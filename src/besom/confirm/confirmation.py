@@ -19,7 +19,7 @@ from besom.confirm.trainings import Ended, Rounds
 from besom.confirm.words import sentence
 from besom.errors import BesomError, one_line
 from besom.paths import Store
-from besom.uris import without_password
+from besom.withheld import without_password
 
 if TYPE_CHECKING:
     from optuna import Study

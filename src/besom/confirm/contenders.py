@@ -16,6 +16,7 @@ from besom.errors import BesomError, ConfigError, NotFound
 from besom.paths import Store
 from besom.retrain.here import fingerprint_here
 from besom.retrain.trust import trusted, trusted_content
+from besom.sweep.run_ids import known_ids, run_id_of
 from besom.sweep.tally import is_feasible
 from besom.tracking import uri_of
 
@@ -91,10 +92,11 @@ class Finder:
         return Contender(content, identity_of(found), run, trial.number, float(trial.values[0]))
 
     def _run(self, trial: FrozenTrial) -> StoredRun:
-        if "run_id" not in trial.user_attrs:
+        run_id = run_id_of(trial, known_ids(self.study))
+        if run_id is None:
             raise NotFound(f"trial {trial.number} has no run in MLflow; expected one, which holds its config")
         uri = uri_of(self.store, self.study.study_name)
-        return open_run(self.store, uri, str(trial.user_attrs["run_id"]))
+        return open_run(self.store, uri, run_id)
 
     def _baseline(self, ranked: Sequence[FrozenTrial], leaders: Sequence[Contender]) -> Contender | None:
         """Return the base config as a contender: as the trial that it was, if it was one."""

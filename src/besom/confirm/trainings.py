@@ -16,6 +16,7 @@ from besom.engines.launcher import lane_count
 from besom.results import TrialResult
 from besom.retrain.lanes import Training, train_all
 from besom.retrain.runs import abandon_run, abandon_runs, end_run, start_run
+from besom.signals import put_off
 
 KIND = "confirmation"
 OWN_FAILURE = "NonFinite"
@@ -96,13 +97,15 @@ class Rounds:
 
         def trainings() -> Iterator[Training]:
             for place, (one, seed) in enumerate(missing):
-                run_ids[place] = self._start(one, seed)
+                with put_off():
+                    run_ids[place] = self._start(one, seed)
                 yield Training(one.with_seed(seed), one.home.uri, run_ids[place])
 
         lanes = min(n_lanes or lane_count("auto", threads), len(missing))
         try:
             for place, result in train_all(trainings(), n_lanes=lanes, threads=threads, fresh=False):
-                end_run(client, run_ids.pop(place), result)
+                end_run(client, run_ids[place], result)
+                del run_ids[place]  # only now: what could not be ended is abandoned below
                 yield missing[place], result
         finally:
             abandon_runs(client, run_ids.values())

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from besom.errors import DataError
+from besom.errors import DataError, one_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,5 +129,5 @@ def checked_labels(y: Any, n: int, name: str) -> NDArray[np.int64]:
 def _array(value: Any, name: str) -> NDArray[Any]:
     try:
         return np.asarray(value)
-    except ValueError as error:
-        raise DataError(f"{name} is no array of one shape ({error}); expected a numpy array") from error
+    except Exception as error:  # of anything that a user's loader may return
+        raise DataError(f"{name} is no array of one shape ({one_line(error)}); expected a numpy array") from error

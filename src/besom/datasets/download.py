@@ -17,6 +17,7 @@ from pathlib import Path
 
 from besom.datasets import idx
 from besom.errors import DataError
+from besom.files import expanded
 
 BASE_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 PROBE_SECONDS = 4.0
@@ -79,7 +80,7 @@ def kept_by_keras(wanted: KerasData) -> Path:
 
 
 def _cached(wanted: KerasData) -> Path | None:
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras").expanduser()
+    home = expanded(os.environ.get("KERAS_HOME") or "~/.keras")
     # the second is where Keras goes when it cannot write to the first
     caches = (home, Path("/tmp/.keras"), Path(tempfile.gettempdir(), ".keras"))
     for folder in (cache / "datasets" / wanted.folder for cache in caches):

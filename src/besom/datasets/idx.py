@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from besom.datasets.memory import check_memory
 from besom.errors import DataError, one_line
+from besom.files import Unusable, refuse_all_but_plain
 
 FILES = {
     "train-images-idx3-ubyte": 3,
@@ -52,12 +53,13 @@ def read(path: Path, n_axes: int) -> NDArray[np.uint8]:
             them than its header says, or is damaged.
     """
     try:
+        refuse_all_but_plain(path)
         with path.open("rb") as raw:
             gzipped = raw.read(2) == _GZIPPED
         n_bytes = path.stat().st_size * (_MOST_PER_BYTE if gzipped else 1)
         with gzip.open(path) if gzipped else path.open("rb") as file:
             return _array(path, file, n_axes, n_bytes)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, Unusable) as error:
         raise DataError(f"{path} cannot be read ({one_line(error)}); get the file again") from error
 
 

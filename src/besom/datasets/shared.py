@@ -49,5 +49,5 @@ def mapped(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | Non
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         names = about.pop(ARRAYS)
         return {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in names}, about
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from besom.datasets import idx
 from besom.datasets.archive import Archive, opened
 from besom.datasets.arrays import Arrays, checked
-from besom.errors import DataError, one_line
+from besom.errors import MOST_QUOTED, DataError, one_line, quoted
+from besom.files import Unusable, expanded, kind_of
 from besom.targets import imported
 
 DECLARATIONS = ("input_shape", "n_classes")
@@ -40,12 +40,18 @@ def npz_or_folder(path: str) -> Arrays:
     Raises:
         DataError: as `npz`, or when one of the IDX files is missing, damaged, or does not fit the others.
     """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        return checked(path, *idx.read_folder(file))
-    if not file.exists():
+    file = expanded(path)
+    try:
+        kind = kind_of(file)
+    except Unusable as error:
         raise DataError(
-            f"there is no file or folder {path!r} (looked in {file.parent.absolute()}); "
+            f"{quoted(path)} cannot be read ({error}); expected an npz file, or a folder of IDX files"
+        ) from error
+    if kind == "folder":
+        return checked(path, *idx.read_folder(file))
+    if kind == "missing":
+        raise DataError(
+            f"there is no file or folder {quoted(path)} (looked in {file.parent.absolute()}); "
             f"expected an npz file, or a folder with {', '.join(idx.FILES)}, gzipped or not"
         )
     return npz(path)
@@ -58,7 +64,7 @@ def npz_names(archive: Archive) -> tuple[str, ...]:
         if set(layout) <= set(archive.names):
             return layout
     raise DataError(
-        f"{archive.path} holds the arrays {', '.join(archive.names) or '(none)'}; "
+        f"{archive.path} holds the arrays {', '.join(archive.names)[:MOST_QUOTED] or '(none)'}; "
         "expected x and y, or x_train, y_train, x_test and y_test"
     )
 
@@ -77,7 +83,7 @@ def own(target: str, arguments: Mapping[str, Any]) -> Arrays:
     loader = imported("data._target_", target)
     try:
         parts = loader(**_accepted(loader, arguments))
-    except Exception as error:
+    except Exception as error:  # the user's own code runs here
         raise DataError(f"data._target_={target} raised {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(parts, tuple | list) or len(parts) not in (2, 4):
         raise DataError(

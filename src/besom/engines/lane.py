@@ -16,11 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cloudpickle
 
 from besom.engines.engine import OnReport
+from besom.engines.handed import Handed
+from besom.errors import DiskFull
+from besom.signals import heard
 
 Runner = Callable[[Any, OnReport], Any]
 """What a lane does with a job: called as ``runner(job, channel)``; its return crosses back."""
@@ -46,15 +49,16 @@ class LaneSetup:
     jobs_per_lane: int = 0
 
 
-def run_lane(connection: Connection, setup_file: Path, log: Path | None) -> None:
+def run_lane(connection: Connection, handed: Handed, log: Path | None) -> None:
     """Run jobs until told to end, or until the parent dies."""
     os.setsid()
+    heard()
     # a daemonic process may start none of its own, which a data loader with workers does; this one ends with its parent
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if log is not None:
         _print_into(log)
-    setup: LaneSetup = cloudpickle.loads(setup_file.read_bytes())
+    setup: LaneSetup = handed.take()
     for module in setup.preload:
         importlib.import_module(module)
     connection.send(("ready",))
@@ -70,14 +74,19 @@ def _next_message(connection: Connection) -> bytes:
 
 
 def _run(runner: Runner, message: bytes, connection: Connection) -> tuple[str, bytes]:
-    """Return ("done", pickled result), or ("failed", traceback) where even the runner failed."""
+    """Return ("done", pickled result), ("full", message) of a full disk, or ("failed", traceback) of the runner."""
 
     def channel(step: int, value: float) -> bool:
-        connection.send(("report", step, value))
-        return bool(connection.recv())
+        try:
+            connection.send(("report", step, value))
+            return bool(connection.recv())
+        except (EOFError, OSError):  # the parent is dead; to the job it would look like a failure of its own
+            return _die()
 
     try:
         return "done", cloudpickle.dumps(runner(cloudpickle.loads(message), channel))
+    except DiskFull as error:  # no fault of the job's
+        return "full", str(error).encode()
     except BaseException:  # also SystemExit: whatever a job does, the lane lives on
         return "failed", traceback.format_exc().encode()
 
@@ -86,7 +95,13 @@ def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "a lane is always a child"
     wait([parent.sentinel])
+    _die()
+
+
+def _die() -> NoReturn:
+    """End this lane and all that its job has started, at once."""
     os.killpg(0, signal.SIGKILL)
+    raise AssertionError("nobody survives that")
 
 
 def _print_into(log: Path) -> None:

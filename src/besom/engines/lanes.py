@@ -11,22 +11,22 @@ import logging
 import multiprocessing
 import os
 import signal
-import tempfile
-import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
 from besom.engines.engine import OnReport, WorkerDied
+from besom.engines.handed import Handed
 from besom.engines.lane import LaneSetup, run_lane
+from besom.errors import DiskFull
+from besom.signals import passed_over
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +43,14 @@ def warm_up(preload: Sequence[str]) -> None:
     Lanes get the environment as it is now. One pool of such lanes at a time.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
-    with _deaf_to_interrupt():
+    with passed_over():
         forkserver.ensure_running()
 
 
 def cool_down() -> None:
     """End the process that lanes are copied from, so that the next one has the environment and modules of its time."""
     server: Any = forkserver._forkserver  # nothing public stops it
-    with _deaf_to_interrupt():  # half stopped, it could not be stopped again
+    with passed_over():  # half stopped, it could not be stopped again
         if server._forkserver_pid is not None:
             with suppress(ProcessLookupError):  # by itself it ends after its imports, and when no lane lives any more
                 os.kill(server._forkserver_pid, signal.SIGKILL)
@@ -67,7 +67,7 @@ class LanePool:
 
     def __init__(self, n_lanes: int, setup: LaneSetup) -> None:
         self._setup = setup
-        self._setup_file = _written(setup)
+        self._handed = Handed.of(setup)
         self._queue: deque[_Work] = deque()
         self._dead_starts = 0
         self._lanes: list[_Lane] = []
@@ -124,7 +124,7 @@ class LanePool:
             if lane.work is not None:
                 lane.work.future.set_exception(WorkerDied("the lane was closed"))
                 lane.work = None
-        self._setup_file.unlink(missing_ok=True)
+        self._handed.close()
         if self._setup.start_method == "forkserver":
             cool_down()
 
@@ -157,6 +157,9 @@ class LanePool:
         if kind == "failed":
             work.future.set_exception(RuntimeError(content.decode()))
             return
+        if kind == "full":
+            work.future.set_exception(DiskFull(content.decode()))
+            return
         try:
             work.future.set_result(cloudpickle.loads(content))
         except Exception as error:  # a user's exception class that pickles but does not unpickle
@@ -185,7 +188,7 @@ class LanePool:
         try:
             if self._setup.start_method == "forkserver":
                 warm_up(self._setup.preload)  # there already, unless it has died
-            return _Lane(index, self._setup, self._setup_file)
+            return _Lane(index, self._setup, self._handed)
         except (EOFError, ConnectionError):
             if self._setup.start_method == "spawn":
                 raise
@@ -194,19 +197,7 @@ class LanePool:
             log.warning("the process that lanes are copied from has died; from now on each lane imports by itself")
             cool_down()
             self._setup = replace(self._setup, start_method="spawn")
-            return _Lane(index, self._setup, self._setup_file)
-
-
-def _written(setup: LaneSetup) -> Path:
-    """Write the setup to a temporary file.
-
-    Not an argument of the process: one that is killed before it has read its arguments would block its parent for
-    ever, if they do not fit into a pipe.
-    """
-    handle, name = tempfile.mkstemp(prefix="besom-lanes-")
-    with os.fdopen(handle, "wb") as file:
-        file.write(cloudpickle.dumps(setup))
-    return Path(name)
+            return _Lane(index, self._setup, self._handed)
 
 
 @dataclass
@@ -221,7 +212,7 @@ class _Work:
 class _Lane:
     """The parent's side of one process."""
 
-    def __init__(self, index: int, setup: LaneSetup, setup_file: Path) -> None:
+    def __init__(self, index: int, setup: LaneSetup, handed: Handed) -> None:
         self.index = index
         self.log = setup.log_folder / f"{index}.log" if setup.log_folder else None
         self.work: _Work | None = None
@@ -232,11 +223,11 @@ class _Lane:
         self.process = context.Process(
             target=run_lane,
             name=f"besom-lane-{index}",
-            args=(theirs, setup_file, self.log),
+            args=(theirs, handed, self.log),
             daemon=True,
         )
         if setup.start_method == "spawn":
-            with _deaf_to_interrupt():
+            with passed_over():
                 self.process.start()
         else:  # waits until all is imported; lanes are as deaf as the process that they are copied from
             self.process.start()
@@ -287,16 +278,3 @@ class _Lane:
         if code is not None and code < 0:
             return f"the lane was killed by {signal.Signals(-code).name}"
         return f"the lane ended with exit code {code}"
-
-
-@contextmanager
-def _deaf_to_interrupt() -> Iterator[None]:
-    """Let processes that are started here ignore SIGINT from their first instruction: Ctrl-C is the parent's."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

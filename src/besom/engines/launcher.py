@@ -21,10 +21,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.basecontainer import BaseContainer
 
 from besom.cores import usable_cores
+from besom.disk import explain
 from besom.engines.engine import Job, OnReport
 from besom.engines.lane import LaneSetup
 from besom.engines.lanes import START_METHODS, LanePool
-from besom.errors import ConfigError, one_of
+from besom.errors import ConfigError, DiskFull, one_of
 from besom.judge import failed, is_pruned, judge
 from besom.reporting import TrialHandle, running
 from besom.results import TrialResult
@@ -123,6 +124,8 @@ def check_lanes(settings: Mapping[str, Any]) -> None:
 
 def lane_count(n_lanes: Any, threads_per_lane: int) -> int:
     """Return how many lanes to start: a number as given, or ``auto``: usable cores ÷ threads."""
+    if threads_per_lane < 1:
+        raise ConfigError(f"train.threads={threads_per_lane} is too small for a lane; expected at least 1")
     if n_lanes == "auto":
         return max(1, usable_cores() // threads_per_lane)
     if not isinstance(n_lanes, int) or isinstance(n_lanes, bool) or n_lanes < 1:
@@ -152,7 +155,11 @@ def _resolvers() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class HydraRunner:
-    """Runs one `Job` inside a lane and leaves ``result.json`` in its folder, last."""
+    """Runs one `Job` inside a lane and leaves ``result.json`` in its folder, last.
+
+    Raises:
+        DiskFull: something of the job could not be written; it leaves no result, and its sweep is to stop.
+    """
 
     context: HydraContext
     task_function: TaskFunction
@@ -162,6 +169,16 @@ class HydraRunner:
     cwd: str = field(default_factory=os.getcwd)
 
     def __call__(self, job: Job, channel: OnReport) -> JobReturn:
+        try:
+            return self._whole(job, channel)
+        except DiskFull:
+            raise
+        except Exception as error:
+            if full := _full_disk(error, job):
+                raise full from error
+            raise
+
+    def _whole(self, job: Job, channel: OnReport) -> JobReturn:
         os.chdir(self.cwd)  # the task before may have moved, and relative folders with it
         Singleton.set_state(self.singletons)
         setup_globals()
@@ -170,6 +187,8 @@ class HydraRunner:
             returned = self._run(job)
         if returned.status is not JobStatus.COMPLETED:
             log_failure(returned._return_value, handle)  # the job's log is still open
+            if full := _full_disk(returned._return_value, job):
+                raise full
         result_of(returned, handle, self.n_objectives).write(job_folder(job.config), job.study)
         return returned
 
@@ -185,6 +204,12 @@ class HydraRunner:
         except SystemExit as exit_:  # run_job lets it through, and it must not end the lane
             error = RuntimeError(f"the task called sys.exit({exit_.code})")
             return JobReturn(status=JobStatus.FAILED, _return_value=error)
+
+
+def _full_disk(error: BaseException, job: Job) -> DiskFull | None:
+    """Return what says that a disk is full, where an error came of that."""
+    found = explain(error, places=(job_folder(job.config).parent,))
+    return found if isinstance(found, DiskFull) else None
 
 
 def log_failure(error: BaseException, handle: TrialHandle) -> None:

@@ -88,6 +88,7 @@ def _trusted(run: StoredRun, allow: Sequence[str]) -> dict[str, Any]:
 def _diff(run: StoredRun) -> bytes | None:
     """Return the uncommitted changes that a run was trained with, None where there were none."""
     try:
+        run.refuse_links(DIFF)
         if DIFF not in {found.path for found in run.client.list_artifacts(run.run_id)}:
             return None
         with TemporaryDirectory(prefix="besom-") as folder:

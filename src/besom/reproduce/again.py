@@ -15,6 +15,7 @@ from besom.reproduce.verdict import Rerun, Verdict, judged
 from besom.results import TrialResult
 from besom.retrain.lanes import Training, train_all
 from besom.retrain.runs import abandon_runs, close_dead, end_run, start_run
+from besom.signals import put_off
 from besom.tracking import log_tags
 
 KIND = "reproduction"
@@ -34,7 +35,8 @@ def reproduce(requests: Sequence[Request], options: Options) -> Iterator[tuple[i
 
     def trainings() -> Iterator[Training]:
         for place, request in enumerate(requests):
-            run_ids[place] = _start(request)
+            with put_off():
+                run_ids[place] = _start(request)
             yield _training(request, run_ids[place])
 
     n_lanes = min(options.n_lanes or lane_count("auto", threads), len(requests))

@@ -11,6 +11,7 @@ from typing import Any
 from besom.compare.catalog import StoredRun
 from besom.configs.stored import read_stored
 from besom.errors import ConfigError, NotFound
+from besom.files import Unusable, kind_of
 from besom.paths import Store
 from besom.reproduce.original import HASHES, Original
 from besom.reproduce.request import Options, Request
@@ -25,7 +26,10 @@ MOST_CHARACTERS = 20_000_000
 
 def is_exported(name: str) -> bool:
     """Tell whether a name on the command line is that of an exported folder."""
-    return Path(name, EXPECTED).is_file()
+    try:
+        return kind_of(Path(name, EXPECTED)) == "file"
+    except Unusable:  # a name that no file can have
+        return False
 
 
 def request_of(folder: Path, store: Store, options: Options, home: Callable[[str], StoredRun]) -> Request:

@@ -22,6 +22,7 @@ from besom.retrain.lanes import in_lanes, never
 from besom.retrain.runs import abandon_runs, close_dead, end_run, start_run
 from besom.retrain.stored_model import StoredModel
 from besom.seeding import fix_runtime
+from besom.signals import put_off
 from besom.tracking import log_values
 
 COMPARED = ("weights", "predictions")
@@ -49,16 +50,20 @@ def reevaluate(request: Request, options: Options) -> Verdict:
         facts = _in_a_lane(Evaluation(request.content, StoredModel.fetch(run, Path(folder))), request.threads, options)
     close_dead(run.client, run.experiment_id, KIND)
     name = f"{run.tags.get('mlflow.runName', run.run_id)}-evaluated"
-    run_id = start_run(run, name, request.content, {"kind": KIND, "reproduces": run.run_id, "method": "from-model"})
+    run_ids: list[str] = []
+    tags = {"kind": KIND, "reproduces": run.run_id, "method": "from-model"}
     result = TrialResult(-1, "COMPLETE", [facts["val_accuracy"]], facts=facts)
     try:
+        with put_off():
+            run_ids.append(start_run(run, name, request.content, tags))
+        [run_id] = run_ids
         log_values(run.client, run_id, {"val_accuracy": facts["val_accuracy"]})
         rerun = Rerun(run_id, result, {"val_accuracy": result.values})
         verdict = judged(request.original, rerun, request.foreseen, COMPARED)
         keep_verdict(run.client, verdict)
         end_run(run.client, run_id, result)
     except BaseException:
-        abandon_runs(run.client, [run_id])
+        abandon_runs(run.client, run_ids)
         raise
     return verdict
 

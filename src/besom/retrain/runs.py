@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-import psutil
-
 from besom.compare.catalog import StoredRun
+from besom.lock import is_dead
 from besom.results import TrialResult
 from besom.tracking import STATUS, create_run, log_tags
-
-SAME_PROCESS = 1.0
-"""Seconds by which the start of one process may differ from look to look."""
 
 
 def start_run(original: StoredRun, name: str, content: Mapping[str, Any], tags: Mapping[str, str]) -> str:
@@ -54,17 +49,3 @@ def close_dead(client: Any, experiment_id: str, kind: str) -> None:
     for run in client.search_runs([experiment_id], query):
         if is_dead(run.data.tags):
             abandon_run(client, run.info.run_id)
-
-
-def is_dead(tags: Mapping[str, str]) -> bool:
-    """Tell from a run's tags whether its process was one of this host and lives no more; see `process_identity`."""
-    try:
-        pid, started = int(tags["pid"]), float(tags["process_start"])
-    except (KeyError, ValueError):
-        return False
-    if tags.get("host") != socket.gethostname():
-        return False
-    try:
-        return abs(psutil.Process(pid).create_time() - started) > SAME_PROCESS
-    except (psutil.NoSuchProcess, OverflowError, ValueError):
-        return True

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from besom.compare.catalog import StoredRun
 from besom.configs.config import typed
+from besom.contained import refuse_outside
 from besom.errors import BesomError, NotFound, one_line
 from besom.fingerprint import weights_sha256
+from besom.retrain.weights_file import refuse_bomb
 from besom.uris import refuse_remote_artifacts
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class StoredModel:
         training.start_trial(config.train)
         built = model.build(config.model, dataset.input_shape, dataset.n_classes)
         try:
+            refuse_bomb(self.file, built.count_params())
             built.load_weights(str(self.file))
         except Exception as error:  # of the file, its zip or HDF5, or a layer that has other weights
             raise BesomError(f"the model of run {self.run_id} cannot be read: {one_line(error)}") from error
@@ -115,11 +118,13 @@ def location_of(run: StoredRun) -> str:
 
     Raises:
         NotFound: the run has no model.
-        ConfigError: its location is a server that the run is not of.
+        ConfigError: its location is a server that the run is not of, or outside the store.
     """
     outputs = run.client.get_run(run.run_id).outputs
     if outputs is None or not outputs.model_outputs:
         raise NotFound(f"run {run.run_id} has no model; expected one that is COMPLETE")
     location = str(run.client.get_logged_model(outputs.model_outputs[-1].model_id).artifact_location)
     refuse_remote_artifacts(run.uri, location)
+    if run.location is not None:
+        refuse_outside(run.store, location)
     return location

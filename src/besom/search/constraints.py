@@ -12,7 +12,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from besom.errors import ConfigError, did_you_mean
+from besom.errors import ConfigError, did_you_mean, quoted
 
 COMPARISONS: dict[type[ast.cmpop], Callable[[float, float], bool]] = {
     ast.Lt: operator.lt,
@@ -28,6 +28,8 @@ OPERATIONS: dict[type[ast.operator], Callable[[float, float], float]] = {
 }
 SIGNS: dict[type[ast.unaryop], Callable[[float], float]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 Term = Callable[[Mapping[str, float]], float]
+MOST_CHARACTERS = 1000
+"""Of one constraint: as many operators would be as many calls inside each other."""
 EXPECTED = "expected names and numbers with + - * / on both sides of <, <=, > or >=, as in 'n_params <= 200000'"
 
 
@@ -127,6 +129,8 @@ def _parse(text: str) -> Constraint:
 def _tree(text: object) -> ast.expr:
     if not isinstance(text, str):
         raise _refused(text, f"it is of type {type(text).__name__}, not text")
+    if len(text) > MOST_CHARACTERS:
+        raise _refused(text, f"it has {len(text):,} characters, more than {MOST_CHARACTERS:,}")
     try:
         return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -155,4 +159,4 @@ def _number(value: float) -> str:
 
 
 def _refused(text: object, reason: str) -> ConfigError:
-    return ConfigError(f"cannot read the constraint {text!r}: {reason}; {EXPECTED}")
+    return ConfigError(f"cannot read the constraint {quoted(text)}: {reason}; {EXPECTED}")

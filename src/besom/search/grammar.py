@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
     ChoiceSweep,
     IntervalSweep,
@@ -23,11 +22,11 @@ from hydra.core.override_parser.types import (
     RangeSweep,
     Sweep,
 )
-from hydra.errors import HydraException
 from omegaconf import MISSING
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from besom.errors import SpaceError, one_of
+from besom.configs import overrides
+from besom.errors import MOST_QUOTED, SpaceError, one_of, quoted
 from besom.search import ranges
 
 TAGS = ("log", "int")
@@ -120,20 +119,14 @@ def parsed(text: str) -> Override:
         SpaceError: for text that Hydra cannot read.
     """
     try:
-        return _parser().parse_override(text)
-    except (HydraException, AssertionError) as error:
-        reason = (str(error).splitlines() or ["malformed"])[0]
-        raise _unreadable(text, reason) from error
-
-
-@functools.cache
-def _parser() -> OverridesParser:
-    return OverridesParser.create()
+        return overrides.parse(text)
+    except overrides.Unreadable as error:
+        raise _unreadable(text, str(error)) from error
 
 
 def _unreadable(text: str | None, reason: str) -> SpaceError:
     key, _, value = str(text).partition("=")
-    return SpaceError(f"cannot search over {key}={value!r}: {reason}; {EXPECTED}")
+    return SpaceError(f"cannot search over {key[:MOST_QUOTED]}={quoted(value)}: {reason}; {EXPECTED}")
 
 
 def fixed(override: Override) -> str:

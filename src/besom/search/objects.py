@@ -92,7 +92,10 @@ class Builder:
             except BesomError:
                 raise
             except Exception as error:  # a user's own class may be built here
-                raise ConfigError(f"{self.key}: {target} refuses its arguments: {one_line(error)}") from error
+                raise ConfigError(
+                    f"{self.key}: {target} refuses its arguments: {one_line(error)}; expected what it takes: "
+                    f"{', '.join(_takes(target, factory)) or 'nothing'}"
+                ) from error
         for warning in caught:
             # whoever names a class has decided for it; that it is experimental is said in Optuna's pages
             if not issubclass(warning.category, ExperimentalWarning):

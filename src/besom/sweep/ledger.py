@@ -5,22 +5,24 @@ Whatever dies in between leaves the study right, and `Ledger.open` brings the ru
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial
-
-from besom.errors import ConfigError
 from besom.results import TrialResult
-from besom.search.constraints import untold, violations
 from besom.sweep import optimization_results
+from besom.sweep.endings import Lost, constrained, end_of_left, end_of_run
 from besom.sweep.settings import SweepSettings
 from besom.sweep.study import Asked, SweepStudy
-from besom.sweep.tally import LOST, UNASKED, outcome
+from besom.sweep.tally import summary
 from besom.tracker import Tracker
+
+DELIVERY_SECONDS = 5.0
+"""For what waits, before a trial starts: the lanes that report wait as long."""
+LAST_SECONDS = 30.0
+"""The same at the end of a sweep that was stopped; one that is finished delivers all."""
 
 
 class Ledger:
@@ -42,13 +44,15 @@ class Ledger:
 
     def open(self, config: Mapping[str, Any]) -> None:
         """Open the tracker's side of the sweep and close what a dead parent left open."""
-        self._tracker.open_sweep(self.study.name, config)
+        self._tracker.open_sweep(self.study.name, config, is_resume=bool(self.study.trials))
         self._is_open = True
         self._mend()
+        self.deliver()
         self._write_results()
 
     def start(self, asked: Asked, config: Mapping[str, Any]) -> str | None:
         """Make the trial's run and store its id with the trial, before anything is trained."""
+        self.deliver(DELIVERY_SECONDS)
         tags = {} if asked.retry_of is None else {"retry_of": str(asked.retry_of)}
         run_id = self._tracker.start_trial(asked.number, config, tags)
         if run_id is not None:
@@ -73,15 +77,7 @@ class Ledger:
 
     def _constrained(self, result: TrialResult) -> TrialResult:
         """Decide the constraints that only the trial itself could tell about."""
-        decided = self.study.constraints_of(result.number)
-        left = [constraint for constraint in self._constraints if constraint.text not in decided]
-        missing = untold(left, result.facts)
-        try:
-            broken = {} if missing else violations(left, result.facts)
-        except ConfigError as error:
-            missing = str(error)
-        if missing:
-            return replace(result, state="FAIL", values=[], reason=missing)
+        result, broken = constrained(result, self._constraints, self.study.constraints_of(result.number))
         self.study.constrain(result.number, broken)
         return result
 
@@ -89,7 +85,8 @@ class Ledger:
         study = self.study
         prefix = os.path.relpath(self._home, self._folder)
         optimization_results.write(
-            self._folder, study.tally.front, len(study.search.directions), study.search.space, prefix
+            *(self._folder, study.tally.front, len(study.search.directions), study.search.space, prefix),
+            run_ids=study.run_ids,
         )
 
     def lose(self, number: int, run_id: str | None, why: str, reason: str) -> bool:
@@ -103,36 +100,40 @@ class Ledger:
         """Write the counts and the best trial to the parent run and end it."""
         if not self._is_open:
             return
-        counts, best = self.study.counts, self.study.best
-        summary: dict[str, float] = {
-            "n_complete": counts.complete,
-            "n_pruned": counts.pruned,
-            "n_failed": counts.failed,
-        }
-        if best is not None and len(best.values) == 1:
-            summary["best_objective"] = best.values[0]
-        self._tracker.close_sweep(summary, best.number if best else None, finished)
+        best = self.study.best
+        self._tracker.close_sweep(summary(self.study.tally), best.number if best else None, finished)
+        self.deliver(math.inf if finished else LAST_SECONDS)
+        self._write_results()
+
+    def deliver(self, seconds: float = math.inf) -> None:
+        """Let the tracker pass on what it could not, if it can now; no further run is begun after so many seconds."""
+        if self._tracker.deliver(self.study.note_run_ids, seconds):
+            self._end_runs()
+
+    @property
+    def undelivered(self) -> int:
+        """How many runs wait to be passed on."""
+        return self._tracker.undelivered
+
+    def news(self) -> list[str]:
+        """Return what the tracker has to say since it was asked last, a line each."""
+        return self._tracker.news()
 
     def _mend(self) -> None:
         for trial in self.study.left_running():
-            if "point" not in trial.user_attrs:
-                self.study.lose(trial.number, UNASKED, "its parent died before it had a point", self._retries)
-            elif (result := self._result_of(trial)) is not None:
-                self.finish(result, None)
+            end = end_of_left(trial, self._home, self.study.id)
+            if isinstance(end, Lost):
+                self.study.lose(trial.number, end.outcome, end.reason, self._retries)
             else:
-                self.study.lose(trial.number, "parent_died", "its parent died", self._retries)
+                self.finish(end, None)
+        self._end_runs()
+
+    def _end_runs(self) -> None:
+        """End the runs whose trials have ended, which a dead parent left, or which nobody could be told of."""
+        trials, became = self.study.trials, self.study.run_ids
         for run_id, number in self._tracker.running_trials():
-            self._end_as_study_has_it(run_id, number)
-
-    def _result_of(self, trial: FrozenTrial) -> TrialResult | None:
-        folder = self._home / str(trial.user_attrs.get("job", trial.number))
-        return TrialResult.read(folder, trial.number, self.study.id)
-
-    def _end_as_study_has_it(self, run_id: str, number: int) -> None:
-        trials = self.study.trials
-        trial = trials[number] if number < len(trials) else None
-        if trial is not None and trial.user_attrs.get("run_id") == run_id:
-            died = outcome(trial) in LOST
-            self._tracker.end_trial(run_id, trial.state.name, trial.user_attrs.get("reason"), died=died)
-        else:  # its parent died between making the run and storing its id
-            self._tracker.end_trial(run_id, "FAIL", "its parent died", died=True)
+            trial = trials[number] if number < len(trials) else None
+            if trial is not None and not trial.state.is_finished():
+                continue
+            run_end = end_of_run(trial, run_id, became)
+            self._tracker.end_trial(run_id, run_end.state, run_end.reason, died=run_end.died)

@@ -7,7 +7,7 @@ where its job's folder is and, where runs are tracked, which run. Written anew a
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,30 @@ from optuna.trial import FrozenTrial
 
 from besom.paths import write_atomically
 from besom.search.space import Space
+from besom.sweep.run_ids import NONE, run_id_of
 
 FILE_NAME = "optimization_results.yaml"
 
 
-def results(front: Sequence[FrozenTrial], n_objectives: int, space: Space, home: str = os.curdir) -> dict[str, Any]:
+def results(
+    front: Sequence[FrozenTrial],
+    n_objectives: int,
+    space: Space,
+    home: str = os.curdir,
+    run_ids: Mapping[str, str] = NONE,
+) -> dict[str, Any]:
     """Return the content of the file.
 
     Args:
         front: the best trial, or with several objectives those that no other dominates; may be empty.
         home: where the folders of jobs are counted from, as seen from the file.
+        run_ids: which runs provisional ids became, see `besom.sweep.run_ids`.
     """
     if n_objectives > 1:
-        return {"name": "optuna", "solutions": [_solution(trial, space, home) for trial in front]}
+        return {"name": "optuna", "solutions": [_solution(trial, space, home, run_ids) for trial in front]}
     if not front:
         return {"name": "optuna", "best_params": {}, "best_value": None}
-    best = _solution(front[0], space, home)
+    best = _solution(front[0], space, home, run_ids)
     return {
         "name": "optuna",
         "best_params": best.pop("params"),
@@ -40,14 +48,21 @@ def results(front: Sequence[FrozenTrial], n_objectives: int, space: Space, home:
     }
 
 
-def write(folder: Path, front: Sequence[FrozenTrial], n_objectives: int, space: Space, home: str = os.curdir) -> None:
+def write(
+    folder: Path,
+    front: Sequence[FrozenTrial],
+    n_objectives: int,
+    space: Space,
+    home: str = os.curdir,
+    run_ids: Mapping[str, str] = NONE,
+) -> None:
     """Write the file into the sweep's folder."""
-    content = results(front, n_objectives, space, home)
+    content = results(front, n_objectives, space, home, run_ids)
     write_atomically(folder / FILE_NAME, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
-def _solution(trial: FrozenTrial, space: Space, home: str) -> dict[str, Any]:
-    run_id = trial.user_attrs.get("run_id")
+def _solution(trial: FrozenTrial, space: Space, home: str, run_ids: Mapping[str, str]) -> dict[str, Any]:
+    run_id = run_id_of(trial, run_ids)
     return {
         "params": space.decode(trial.params),
         "values": list(trial.values),

@@ -15,6 +15,7 @@ from besom.sweep.pace import ran_seconds
 from besom.sweep.standing import RunningTrial, Standing, point_text, spans_of
 from besom.sweep.study import Asked, SweepStudy
 from besom.sweep.view import best_text, picture, values_text
+from besom.tables import visible
 
 NEWS_SECONDS = 0.25
 IDLE_SECONDS = 1.0
@@ -44,6 +45,9 @@ class Progress(Protocol):
     def said(self, text: str) -> None:
         """Something worth a line happened."""
 
+    def waits(self, undelivered: int) -> None:
+        """So many runs wait on disk until MLflow can be reached."""
+
 
 def choose_progress(study: SweepStudy, total: int | None) -> Progress:
     """Return the live view in a terminal, plain lines elsewhere; on stderr, since stdout is for results."""
@@ -59,6 +63,7 @@ class Lines:
         self._total = total
         self._console = console
         self._points: dict[int, str] = {}
+        self._undelivered = 0
 
     def __enter__(self) -> Lines:
         return self
@@ -77,13 +82,16 @@ class Lines:
 
     def lost(self, number: int, text: str) -> None:
         self._points.pop(number, None)
-        self._console.print(Text(f"trial {number}: {text}"))
+        self._console.print(Text(visible(f"trial {number}: {text}")))
 
     def tick(self) -> None:
         return None
 
     def said(self, text: str) -> None:
-        self._console.print(Text(text))
+        self._console.print(Text(visible(text)))
+
+    def waits(self, undelivered: int) -> None:
+        self._undelivered = undelivered
 
 
 def ended_text(study: SweepStudy, total: int | None, result: TrialResult, point: str) -> Text:
@@ -95,7 +103,7 @@ def ended_text(study: SweepStudy, total: int | None, result: TrialResult, point:
     if best := best_text(study.tally.front):
         line += f"; {best}"
     style = {"COMPLETE": "", "PRUNED": "yellow", "FAIL": "red"}[result.state]
-    return Text(line, style=style)
+    return Text(visible(line), style=style)
 
 
 class LiveView(Lines):
@@ -161,7 +169,8 @@ class LiveView(Lines):
             for number, started in self._started.items()
         ]
         study, elapsed = self._study, self._earlier + now - self._opened
-        return Standing(study.counts, self._total, study.tally.front, running, elapsed, self._took, self._lanes)
+        seconds = (elapsed, self._took, self._lanes)
+        return Standing(study.counts, self._total, study.tally.front, running, *seconds, self._undelivered)
 
     def _forget(self, number: int) -> float | None:
         """Drop a trial that no longer runs; return when it was started, None where it never was."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from besom.sweep.run_ids import NONE, run_id_of
 from besom.sweep.tally import OWN, Tally, outcome
 
 FACTS = ("n_params", "n_macs", "fit_seconds")
@@ -14,15 +15,19 @@ OBJECTIVE = "objective"
 FIXED_COLUMNS = ("number", "state", OBJECTIVE, *FACTS, "run_id", "weights_sha256")
 
 
-def row(trial: FrozenTrial) -> dict[str, Any]:
-    """Return one trial as a flat row: the fixed columns, then its dotted params."""
+def row(trial: FrozenTrial, run_ids: Mapping[str, str] = NONE) -> dict[str, Any]:
+    """Return one trial as a flat row: the fixed columns, then its dotted params.
+
+    Args:
+        run_ids: which runs provisional ids became, see `besom.sweep.run_ids`.
+    """
     facts = {name: trial.user_attrs.get(name) for name in FACTS}
     return {
         "number": trial.number,
         "state": trial.state.name,
         "objective": _objective(trial) if trial.state.name == "COMPLETE" else None,
         **facts,
-        "run_id": trial.user_attrs.get("run_id"),
+        "run_id": run_id_of(trial, run_ids),
         "weights_sha256": trial.user_attrs.get("weights_sha256"),
         **trial.params,
     }
@@ -32,9 +37,13 @@ def _objective(trial: FrozenTrial) -> float | list[float]:
     return list(trial.values) if len(trial.values) > 1 else trial.values[0]
 
 
-def rows(trials: Sequence[FrozenTrial], *, lost_too: bool = False) -> list[dict[str, Any]]:
+def rows(
+    trials: Sequence[FrozenTrial], run_ids: Mapping[str, str] = NONE, *, lost_too: bool = False
+) -> list[dict[str, Any]]:
     """Return the trials in order of number; attempts that died with their lane or parent only when asked for."""
-    return [row(trial) for trial in trials if lost_too or not trial.state.is_finished() or outcome(trial) in OWN]
+    return [
+        row(trial, run_ids) for trial in trials if lost_too or not trial.state.is_finished() or outcome(trial) in OWN
+    ]
 
 
 def parted_objectives(one: Mapping[str, Any], n_objectives: int) -> dict[str, Any]:
@@ -46,7 +55,7 @@ def parted_objectives(one: Mapping[str, Any], n_objectives: int) -> dict[str, An
     return {new: value for key, old in one.items() for new, value in (own if key == OBJECTIVE else {key: old}).items()}
 
 
-def status(name: str, total: int | None, tally: Tally) -> dict[str, Any]:
+def status(name: str, total: int | None, tally: Tally, run_ids: Mapping[str, str] = NONE) -> dict[str, Any]:
     """Return the counts of a sweep, with which ``besom status --format json`` begins.
 
     Args:
@@ -60,7 +69,7 @@ def status(name: str, total: int | None, tally: Tally) -> dict[str, Any]:
         "pruned": number.pruned,
         "failed": number.failed,
         "running": number.running,
-        "best": row(best) if best is not None else None,
+        "best": row(best, run_ids) if best is not None else None,
     }
 
 

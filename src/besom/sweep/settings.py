@@ -6,6 +6,7 @@ Also what a resumed sweep is compared by: every setting and config leaf but thos
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from besom.configs.config import leaves, tracked_leaves, written
 from besom.configs.overrides import is_sweep
-from besom.errors import ConfigError, ResumeError, SpaceError
+from besom.errors import ConfigError, ResumeError, SpaceError, quoted
 from besom.paths import checked_sweep_name
 from besom.search import custom_space
 from besom.search.constraints import Constraint, parse_constraints
@@ -95,12 +96,12 @@ def read(
     """
     fields = {key: _container(value) for key, value in sweeper.items()}
     name = fields["custom_search_space"]
-    space, fixed = parse(fields["params"] or {}, arguments, loader, may_be_empty=bool(name))
+    space, fixed = parse(checked_params(fields["params"]), arguments, loader, may_be_empty=bool(name))
     custom = custom_space.load(name, OmegaConf.create() if master is None else master, fixed) if name else None
     search = Search(
         directions=_directions(fields["direction"]),
         space=space,
-        sampler=dict(fields["sampler"] or {}),
+        sampler=_object("sampler", fields["sampler"]),
         history=_at_least(1, "history", fields["history"]),
         custom=custom,
     )
@@ -109,7 +110,7 @@ def read(
         storage=_storage(fields["storage"], folder),
         search=search,
         fixed=fixed,
-        pruner=dict(fields["pruner"] or {}),
+        pruner=_object("pruner", fields["pruner"]),
         enqueue=[_checked_point(space, index, point) for index, point in enumerate(fields["enqueue"] or [])],
         constraints=parse_constraints(fields["constraints"] or []),
         n_trials=_at_least(1, "n_trials", fields["n_trials"]),
@@ -117,9 +118,9 @@ def read(
         max_failure_rate=_rate(fields["max_failure_rate"]),
         fail_fast=bool(fields["fail_fast"]),
         retries=_at_least(0, "retries", fields["retries"]) or 0,
-        timeout=_at_least(0, "timeout", fields["timeout"]),
-        trial_timeout=_at_least(0, "trial_timeout", fields["trial_timeout"]),
-        target_value=fields["target_value"],
+        timeout=_at_least(0, "timeout", _finite("timeout", fields["timeout"])),
+        trial_timeout=_at_least(0, "trial_timeout", _finite("trial_timeout", fields["trial_timeout"])),
+        target_value=_finite("target_value", fields["target_value"]),
         patience=_at_least(1, "patience", fields["patience"]),
         freeze=bool(fields["freeze"]),
     )
@@ -155,8 +156,11 @@ def check_search(settings: SweepSettings) -> None:
     Raises:
         ConfigError, SpaceError: the sampler, the pruner or the seed is wrong.
     """
-    if settings.seed is not None and settings.seed < 0:
-        raise ConfigError(f"hydra.sweeper.sampler.seed={settings.seed} is negative; expected a number from 0, or null")
+    seed = settings.seed
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+        raise ConfigError(f"hydra.sweeper.sampler.seed={quoted(seed)} is no whole number; expected one from 0, or null")
+    if seed is not None and seed < 0:
+        raise ConfigError(f"hydra.sweeper.sampler.seed={quoted(seed)} is negative; expected a number from 0, or null")
     build_pruner(settings.pruner)
     settings.search.new_point(set(), settings.seed or 0, 0)
     if settings.search.custom is not None:
@@ -181,7 +185,7 @@ def comparable(master: DictConfig, sweeper: Mapping[str, Any], arguments: Sequen
     """Return every leaf that must stay as it is for a sweep to be resumed, by dotted key."""
     fields = {key: _container(value) for key, value in sweeper.items() if key not in MAY_CHANGE and key[0] != "_"}
     swept = dict(text.split("=", 1) for text in arguments if is_sweep(text))
-    fields["params"] = {**(fields["params"] or {}), **swept}
+    fields["params"] = {**checked_params(fields["params"]), **swept}
     params = {f"hydra.sweeper.params.{key}": str(value) for key, value in fields.pop("params").items()}
     prefixed = {f"hydra.sweeper.{key}": value for key, value in leaves(fields).items()}
     of_task = tracked_leaves if sweeper["tracker"] else leaves  # in somebody else's app data.path is what it is
@@ -231,6 +235,34 @@ def _directions(value: Any) -> list[str]:
     return names
 
 
+def checked_params(value: Any) -> Mapping[str, Any]:
+    """Return ``hydra.sweeper.params``, nothing for null; raise `ConfigError` for anything but a mapping of text."""
+    params = {} if value is None else value
+    if not isinstance(params, Mapping) or not all(isinstance(key, str) for key in params):
+        raise ConfigError(
+            f"hydra.sweeper.params={quoted(value)} is no mapping of keys to sweeps; expected such as "
+            "{model.activation: 'choice(relu,tanh)'}"
+        )
+    return params
+
+
+def _object(name: str, value: Any) -> dict[str, Any]:
+    """Return a config of ``_target_`` and its arguments, nothing for null."""
+    config = {} if value is None else value
+    if not isinstance(config, Mapping) or not all(isinstance(key, str) for key in config):
+        raise ConfigError(
+            f"hydra.sweeper.{name}={quoted(value)} is no config of one; expected hydra/sweeper/{name}=NAME, or a "
+            "mapping with _target_"
+        )
+    return dict(config)
+
+
+def _finite(name: str, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise ConfigError(f"hydra.sweeper.{name}={value} is not finite; expected a number, or null")
+    return value
+
+
 def _rate(value: Any) -> float:
     if not 0 <= value <= 1:
         raise ConfigError(f"hydra.sweeper.max_failure_rate={value} is not a share; expected 0.0 to 1.0")
@@ -245,6 +277,10 @@ def _at_least(minimum: int, name: str, value: Any) -> Any:
 
 def _checked_point(space: Space, index: int, point: Mapping[str, Any]) -> dict[str, Any]:
     """Return a point of ``enqueue`` as the space holds it, or say what is wrong with it."""
+    if not isinstance(point, Mapping) or not all(isinstance(key, str) for key in point):
+        raise SpaceError(
+            f"hydra.sweeper.enqueue[{index}]={quoted(point)} is no point; expected a mapping of keys to values"
+        )
     try:
         encoded = space.encode(point)
     except SpaceError as error:

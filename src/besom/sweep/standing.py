@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from besom.sweep.pace import Span, seconds_left
 from besom.sweep.tally import UNASKED, Counts, outcome
+from besom.tables import visible
 
 UNSEEN = ("parent_died", UNASKED)
 """Outcomes of trials whose end nobody saw: it was written down by the next start."""
@@ -52,6 +53,7 @@ class Standing:
         elapsed: seconds in which trials ran, earlier starts included.
         ended: seconds that each trial of this start took, 0 for one that was not run.
         lanes: how many trials run at the same time, 0 where nobody runs the sweep.
+        undelivered: how many runs wait on disk until MLflow can be reached.
     """
 
     counts: Counts
@@ -61,6 +63,7 @@ class Standing:
     elapsed: float
     ended: Sequence[float]
     lanes: int
+    undelivered: int = 0
 
     @property
     def left(self) -> float | None:
@@ -83,7 +86,7 @@ def spans_of(trials: Iterable[FrozenTrial], now: datetime | None = None) -> list
 
 def point_text(point: Mapping[str, Any]) -> str:
     """Return a point on one line, each key by its shortest telling end."""
-    return " ".join(f"{short_key(key)}={value}" for key, value in point.items())
+    return visible(" ".join(f"{short_key(key)}={value}" for key, value in point.items()))
 
 
 def short_key(key: str) -> str:

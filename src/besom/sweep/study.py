@@ -26,10 +26,11 @@ from besom.results import TrialResult
 from besom.search.custom_space import CustomFailed, UsedUp
 from besom.search.search import Search
 from besom.storage import open_storage
+from besom.sweep import run_ids
+from besom.sweep.endings import attributes_of
 from besom.sweep.tally import LOST, UNASKED, Counts, Tally, outcome
 
 STATES = {state.name: state for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)}
-OWN_OUTCOME = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 @dataclass(frozen=True)
@@ -252,8 +253,7 @@ class SweepStudy:
 
     def finish(self, result: TrialResult, why: str | None = None) -> None:
         """Tell the study how a trial ended by itself."""
-        reason = {"reason": result.reason} if result.reason else {}
-        self.note(result.number, {**result.facts, **reason, "outcome": why or OWN_OUTCOME[result.state]})
+        self.note(result.number, attributes_of(result, why))
         self._close(result.number, STATES[result.state], result.values)
 
     def lose(self, number: int, why: str, reason: str, retries: int) -> bool:
@@ -271,6 +271,15 @@ class SweepStudy:
         trials = self.trials
         point = trials[number].user_attrs.get("point")
         return sum(outcome(trial) == "lane_died" and trial.user_attrs.get("point") == point for trial in trials)
+
+    @property
+    def run_ids(self) -> dict[str, str]:
+        """Return which runs of MLflow provisional ids became, see `besom.sweep.run_ids`."""
+        return run_ids.known_ids(self._stored)
+
+    def note_run_ids(self, became: Mapping[str, str]) -> None:
+        """Store which runs of MLflow provisional ids became."""
+        run_ids.note(self._stored, became)
 
     def left_running(self) -> list[FrozenTrial]:
         """Return the trials that are RUNNING in the study but not in this process: those of a dead parent."""

@@ -24,9 +24,10 @@ from besom.code_watch import CodeWatch
 from besom.configs.frozen import frozen_context
 from besom.engines.engine import Engine, Job, WorkerDied
 from besom.engines.launcher import job_folder, ran_in, result_of
-from besom.errors import ConfigError, UserError
+from besom.errors import ConfigError, DiskFull, UserError
 from besom.judge import reason_of
 from besom.lock import parent_lock
+from besom.paths import remove_drafts, write_atomically
 from besom.reporting import TrialHandle
 from besom.results import TrialResult
 from besom.search.constraints import violations
@@ -85,7 +86,7 @@ def sweep(
         )
         tracker = imported("hydra.sweeper.tracker._target_", raw["tracker"]["_target_"])() if raw["tracker"] else None
         measure = imported("hydra.sweeper.measure", raw["measure"]) if raw["measure"] else None
-        (folder / OWNER).write_text(study.id, encoding="utf-8")
+        _own(folder, study.id)
         home = study.home(folder) if raw["tracker"] is None and _is_elsewhere(settings, folder) else folder
         frozen = frozen_context(context, home) if settings.freeze else context
         Sweep(
@@ -119,11 +120,19 @@ def _refuse_folder_of_another(settings: SweepSettings, folder: Path, study: optu
     """Raise `ConfigError` where the folder has the jobs of another study: theirs would be overwritten."""
     owner = folder / OWNER
     own = study.user_attrs.get("id") if study is not None else None
-    if owner.is_file() and owner.read_text(encoding="utf-8") != own:
+    if owner.is_file() and owner.read_text(encoding="utf-8", errors="replace") != own:
         raise ConfigError(
             f"hydra.sweep.dir={folder} holds the jobs of another study than '{settings.study_name}'; "
             "expected another hydra.sweep.dir, or remove that folder"
         )
+
+
+def _own(folder: Path, study: str) -> None:
+    """Mark the folder as this study's, and clear away what was being written into it when a start was killed."""
+    owner = folder / OWNER
+    if not owner.is_file() or owner.read_text(encoding="utf-8") != study:
+        write_atomically(owner, study)
+    remove_drafts(folder)
 
 
 @dataclass(frozen=True)
@@ -163,24 +172,27 @@ class Sweep:
     def run(self) -> None:
         """Open the books, run what is left, close the books."""
         finished = False
-        try:
-            with Interrupt() as interrupt:
-                self._stopping.check_failures("in an earlier start")
-                if self._has_work():
-                    with interrupt.at_once(True):  # nothing runs yet, and lanes may take seconds to be there
-                        engine = self._start_engine()
-                    with closing(engine):
-                        self.ledger.open(self.jobs.content(self.jobs.master))
-                        self._loop(engine, interrupt)
-                else:
-                    self.ledger.open(self.jobs.content(self.jobs.master))
-                    choose_progress(self.study, self.settings.total).said(
-                        self._why_no_more() or "nothing is left to do"
-                    )
-            finished = True
-        finally:
-            self._close_running()
-            self.ledger.close(finished)
+        with Interrupt() as interrupt:
+            try:
+                self._run(interrupt)
+                finished = True
+            finally:
+                self._close_running()
+                self.ledger.close(finished)
+                self._pass_on_news(choose_progress(self.study, self.settings.total))
+            interrupt.check()  # of one that came too late to stop anything
+
+    def _run(self, interrupt: Interrupt) -> None:
+        self._stopping.check_failures("in an earlier start")
+        if not self._has_work():
+            self.ledger.open(self.jobs.content(self.jobs.master))
+            choose_progress(self.study, self.settings.total).said(self._why_no_more() or "nothing is left to do")
+            return
+        with interrupt.at_once(True):  # nothing runs yet, and lanes may take seconds to be there
+            engine = self._start_engine()
+        with closing(engine):
+            self.ledger.open(self.jobs.content(self.jobs.master))
+            self._loop(engine, interrupt)
 
     def _close_running(self) -> None:
         """Write down what was stopped in flight: done where it had just ended, else to be tried again."""
@@ -246,6 +258,7 @@ class Sweep:
             job = self.jobs.compose(asked)
             content = self.jobs.content(job.config)
             run_id = self.ledger.start(asked, content)
+            self._pass_on_news(progress)
             measures = self.jobs.measures(content)
             decidable = self.jobs.decidable(measures)
             self.study.constrain(asked.number, violations(decidable, measures))
@@ -256,6 +269,12 @@ class Sweep:
             self._end(TrialResult(asked.number, "FAIL", reason=str(error)), run_id, progress)
         else:
             self._submit(asked, replace(job, run_id=run_id, study=self.study.id), engine, progress)
+
+    def _pass_on_news(self, progress: Progress) -> None:
+        """Say what the tracker has to say, and show how many runs it could not pass on."""
+        for line in self.ledger.news():
+            progress.said(line)
+        progress.waits(self.ledger.undelivered)
 
     def _tell_changed_code(self, progress: Progress) -> None:
         changed = self._code.changed_files(self._code_at_start)
@@ -305,6 +324,9 @@ class Sweep:
             progress.lost(number, f"{error}; " + ("its point is tried again" if again else "given up"))
             if not again:
                 self._stopping.check_failures(str(error))
+        elif isinstance(error, DiskFull):  # each further trial would fail too, and none of them by itself
+            self.ledger.lose(number, trial.run_id, "interrupted", str(error))
+            raise error
         elif error is not None:
             self._end(TrialResult(number, "FAIL", reason=reason_of(error)), trial.run_id, progress)
         else:
@@ -314,6 +336,7 @@ class Sweep:
 
     def _end(self, result: TrialResult, run_id: str | None, progress: Progress, why: str | None = None) -> None:
         result = self.ledger.finish(result, run_id, why)
+        self._pass_on_news(progress)
         progress.ended(result)
         if result.state == "FAIL":
             self._stopping.check_failures(result.reason)

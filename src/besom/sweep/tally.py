@@ -98,6 +98,17 @@ class Tally:
         return [sign * value for sign, value in zip(self._signs, trial.values, strict=True)]
 
 
+def summary(tally: Tally) -> dict[str, float]:
+    """Return the numbers that a sweep's own run shows: its counts, and its best value where there is one objective."""
+    counts, best = tally.counts, tally.best
+    found: dict[str, float] = {
+        "n_complete": counts.complete,
+        "n_pruned": counts.pruned,
+        "n_failed": counts.failed,
+    }
+    return found if best is None or len(best.values) > 1 else {**found, "best_objective": best.values[0]}
+
+
 def directions_of(study: Study) -> list[str]:
     """Return ``maximize`` or ``minimize`` for each objective of a study."""
     return [direction.name.lower() for direction in study.directions]

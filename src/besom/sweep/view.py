@@ -87,7 +87,8 @@ def _time_text(standing: Standing) -> str:
 
 def _counts_text(standing: Standing) -> str:
     counts = standing.counts
-    return f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
+    waiting = f", {standing.undelivered} not in MLflow yet" if standing.undelivered else ""
+    return f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed{waiting}"
 
 
 def _best_lines(standing: Standing) -> list[Text]:

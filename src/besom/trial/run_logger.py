@@ -7,6 +7,7 @@ after another. Knows nothing of sweeps.
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -14,17 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from besom.paths import Store
-from besom.tracking import (
-    create_run,
-    fix_environment,
-    log_tags,
-    log_values,
-    milliseconds,
-    open_experiment,
-    process_tags,
-    run_tags,
-)
+from besom.experiments import fix_environment, milliseconds, open_experiment, process_tags
+from besom.paths import OUTSIDE_SWEEPS, SPOOL, Store
+from besom.spool.client import RunWriter, creation, made
+from besom.spool.logged_model import UNKNOWN_ID
+from besom.spool.operations import Artifacts, Batch, End, Input, Model, Point, param_batches, source_tags
 
 if TYPE_CHECKING:
     import keras
@@ -39,64 +34,66 @@ STATES = {"FINISHED": "COMPLETE", "FAILED": "FAIL", "KILLED": "FAIL"}
 
 
 class RunLogger:
-    """Writes to one RUNNING run.
+    """Writes to one RUNNING run, or on disk while MLflow is away.
 
     Args:
-        client: an ``MlflowClient``.
-        run: the run, as the client returns it.
+        writer: the way into the run.
     """
 
-    def __init__(self, client: Any, run: Any) -> None:
-        self._client = client
-        self._experiment_id = str(run.info.experiment_id)
-        self._params = dict(run.data.params)
-        self.run_id = str(run.info.run_id)
+    def __init__(self, writer: RunWriter) -> None:
+        self._writer = writer
+        self.run_id = writer.run_id
 
     @classmethod
-    def attach(cls, uri: str, run_id: str) -> RunLogger:
-        """Take over a run that the sweep's parent made; this process is the one that works on it now."""
-        fix_environment()
-        from mlflow import MlflowClient
+    def attach(cls, uri: str, run_id: str, store: Store, trial: int | None = None) -> RunLogger:
+        """Take over a run that the sweep's parent made; this process is the one that works on it now.
 
-        client = MlflowClient(uri)
-        log_tags(client, run_id, process_tags())
-        return cls(client, client.get_run(run_id))
+        Args:
+            trial: its number.
+        """
+        fix_environment()
+        writer = RunWriter(uri, store, spool_folder(store), run_id, trial)
+        writer.write(Batch(tags=process_tags()))
+        return cls(writer)
 
     @classmethod
     def start(cls, uri: str, experiment: str, name: str, config: Mapping[str, Any]) -> RunLogger:
         """Make the run of one training outside a sweep.
 
         Raises:
-            ConfigError: MLflow cannot be used, see `besom.tracking.open_experiment`.
+            ConfigError: MLflow cannot be used, see `besom.experiments.open_experiment`.
         """
-        client, experiment_id = open_experiment(uri, experiment, Store.at(config["paths"]["store"]))
-        run_id = create_run(client, experiment_id, name, config, {"kind": "train", "state": "RUNNING"})
-        return cls(client, client.get_run(run_id))
+        store = Store.at(config["paths"]["store"])
+        _, experiment_id = open_experiment(uri, experiment, store)
+        tags = {**source_tags(), "kind": "train", "state": "RUNNING"}
+        create = creation(experiment, name, milliseconds(), tags)
+        writer = made(uri, store, store.spool(OUTSIDE_SWEEPS), create, experiments={experiment: experiment_id})
+        for batch in param_batches(config):
+            writer.write(batch)
+        return cls(writer)
+
+    @property
+    def is_spooling(self) -> bool:
+        """Whether MLflow is away, so that what is logged waits on disk."""
+        return self._writer.is_spooling
 
     def log_epoch(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of one epoch, counted from 0."""
-        log_values(self._client, self.run_id, metrics, step)
+        self._writer.write(Batch(metrics=_points(metrics, step)))
 
     def log_stopped(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Log the last numbers and tags of a training that gave no model to show them with."""
-        from mlflow.entities import Metric
-
-        now = milliseconds()
-        numbers = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
-        self._client.log_batch(self.run_id, metrics=numbers, tags=run_tags(tags))
+        self._writer.write(Batch(metrics=_points(metrics), tags=tags))
 
     def log_dataset(self, dataset: Dataset) -> None:
         """Log what was trained on as the run's input: name, digest, split; not the images."""
-        from mlflow.entities import Dataset as DatasetEntity
-        from mlflow.entities import DatasetInput, InputTag
-
-        entity = DatasetEntity(
-            name=dataset.name,
-            digest=dataset.digest[:DIGEST_LENGTH],
-            source_type="code",
-            source=json.dumps({"tags": {"mlflow.source.name": "besom.data"}}),
-            schema=json.dumps(_dataset_schema(dataset)),
-        )
+        entity = {
+            "name": dataset.name,
+            "digest": dataset.digest[:DIGEST_LENGTH],
+            "source_type": "code",
+            "source": json.dumps({"tags": {"mlflow.source.name": "besom.data"}}),
+            "schema": json.dumps(_dataset_schema(dataset)),
+        }
         # MLflow keeps one entity for each digest, so what may differ between trials goes into tags
         tags = {
             "mlflow.data.context": "training",
@@ -104,80 +101,57 @@ class RunLogger:
             "n_val": str(len(dataset.x_val)),
             "split_digest": dataset.split_digest,
         }
-        inputs = DatasetInput(entity, [InputTag(key, value) for key, value in tags.items()])
-        self._log_inputs([inputs])
-
-    def _log_inputs(self, inputs: list[Any]) -> None:
-        """Log datasets, once more where another lane has logged the same ones at that moment.
-
-        MLflow looks for the dataset and then inserts it; of two that do so at once the database refuses the second.
-        """
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.log_inputs(self.run_id, datasets=inputs)
-        except MlflowException:
-            self._client.log_inputs(self.run_id, datasets=inputs)
+        self._writer.write(Input(entity, tags))
 
     def log_folder(self, folder: Path) -> None:
         """Copy everything in a folder to the run's artifacts."""
-        self._client.log_artifacts(self.run_id, str(folder))
+        self._writer.write(Artifacts(), folder)
 
     def log_model(
         self, model: keras.Model, dataset: Dataset, metrics: Mapping[str, float], tags: Mapping[str, str]
-    ) -> str:
-        """Log a trained model with the run's last numbers and tags, and return its MLflow id.
+    ) -> None:
+        """Log a trained model with the run's last numbers and tags.
 
         What ``mlflow.keras.log_model`` does, but for a run that is named, and linked only when the
-        model is whole. Each call to MLflow is a transaction of its database, so numbers and tags share one.
+        model is whole, see `besom.spool.logged_model`.
 
         Args:
             metrics: about the whole training; MLflow shows them with the run and with the model.
         """
-        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
-
-        logged = self._client.create_logged_model(
-            self._experiment_id, name=MODEL_NAME, source_run_id=self.run_id, params=self._params
-        )
-        self._log_last(logged.model_id, dataset, metrics, tags)
-        with TemporaryDirectory() as folder:
-            self._save(model, dataset, logged, f"{folder}/{MODEL_NAME}")
-            self._client.log_model_artifacts(logged.model_id, f"{folder}/{MODEL_NAME}")
-        self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-        self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        return str(logged.model_id)
+        digest = dataset.digest[:DIGEST_LENGTH]
+        with TemporaryDirectory() as name:
+            folder = Path(name, MODEL_NAME)
+            self._save(model, dataset, folder)
+            self._writer.write(Model(MODEL_NAME, dataset.name, digest, _points(metrics), dict(tags)), folder)
 
     def end(self, status: str, reason: str | None = None) -> None:
         """End the run as ``FINISHED``, ``FAILED`` or ``KILLED``; a sweep's parent ends those of its trials."""
-        log_tags(self._client, self.run_id, {"state": STATES[status], **({"reason": reason} if reason else {})})
-        self._client.set_terminated(self.run_id, status)
+        tags = {"state": STATES[status], **({"reason": reason} if reason else {})}
+        self._writer.write(End(status, milliseconds(), tags))
 
-    def _save(self, model: keras.Model, dataset: Dataset, logged: Any, folder: str) -> None:
+    def _save(self, model: keras.Model, dataset: Dataset, folder: Path) -> None:
         import mlflow.keras
-        from mlflow.models import Model
+        from mlflow.models import Model as Description
 
         mlflow.keras.save_model(
             model,
-            folder,
-            mlflow_model=Model(
-                artifact_path=logged.artifact_location,
-                run_id=self.run_id,
-                model_uuid=logged.model_id,
-                model_id=logged.model_id,
+            str(folder),
+            mlflow_model=Description(
+                artifact_path=MODEL_NAME, run_id=self.run_id, model_uuid=UNKNOWN_ID, model_id=UNKNOWN_ID
             ),
             signature=_signature(model, dataset),
             conda_env=_environment(),
         )
 
-    def _log_last(self, model_id: str, dataset: Dataset, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        from mlflow.entities import Metric
 
-        now, digest = milliseconds(), dataset.digest[:DIGEST_LENGTH]
-        with_model = [
-            Metric(key, float(value), now, 0, model_id=model_id, dataset_name=dataset.name, dataset_digest=digest)
-            for key, value in metrics.items()
-        ]
-        self._client.log_batch(self.run_id, metrics=with_model, tags=run_tags(tags))
+def spool_folder(store: Store) -> Path:
+    """Return where the runs of this process wait: in the spool of the sweep that it works for, else outside."""
+    return store.spool(os.environ.get(SPOOL) or OUTSIDE_SWEEPS)
+
+
+def _points(metrics: Mapping[str, float], step: int = 0) -> list[Point]:
+    now = milliseconds()
+    return [(key, float(value), now, step) for key, value in metrics.items()]
 
 
 def _environment() -> dict[str, Any]:

@@ -7,6 +7,7 @@ call: it trains into an MLflow run and tells the sweep, if there is one.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,16 +23,19 @@ from besom.configs.schema import TrialConfig
 from besom.errors import TrialPruned
 from besom.fingerprint import fingerprint, foreign_targets, history_sha256, predictions_sha256, weights_sha256
 from besom.judge import reason_of
+from besom.paths import Store
 from besom.provenance.origin import Origin
 from besom.reporting import current_trial
+from besom.signals import put_off
 from besom.tracking import tracking_uri
 from besom.trial import training
 from besom.trial.latency import median_ms
 from besom.trial.measure import sized
 from besom.trial.outcome import Outcome, PrunedFit
 from besom.trial.record import Record
-from besom.trial.run_logger import RunLogger
+from besom.trial.run_logger import RunLogger, spool_folder
 from besom.trial.system_metrics import system_metrics
+from besom.withheld import be_discreet
 
 OnEpoch = Callable[[int, Mapping[str, float]], None]
 """Takes an epoch, from 0, and its metrics: ``train_loss train_accuracy val_loss val_accuracy``."""
@@ -49,9 +53,10 @@ def run(config: DictConfig | Mapping[str, Any]) -> float:
         NonFinite: loss or objective became nan or inf.
         TrialPruned: the sweep wanted it to stop.
     """
+    be_discreet()
     content = plain(config) if isinstance(config, DictConfig) else dict(cast(Mapping[str, Any], config))
     settings, geometry = typed(content), sized(content)
-    with _logger(settings, content) as logger, _watched(settings, logger.run_id):
+    with _logger(settings, content) as logger, _watched(settings, logger):
         origin = Origin.taken(foreign_targets(content))
         record = Record(logger, current_trial(), settings.train.objective, geometry, origin)
         outcome = None
@@ -115,9 +120,10 @@ def _fingerprint(config: TrialConfig, dataset: data.Dataset) -> dict[str, Any]:
     return fingerprint(asdict(config), dataset.digest, dataset.split_digest, config.train.threads)
 
 
-def _watched(settings: TrialConfig, run_id: str) -> AbstractContextManager[None]:
-    """Return what logs the system metrics of a run, if they are wanted."""
-    return system_metrics(tracking_uri(settings), run_id) if settings.tracking.system_metrics else nullcontext()
+def _watched(settings: TrialConfig, logger: RunLogger) -> AbstractContextManager[None]:
+    """Return what logs the system metrics of a run, if they are wanted and MLflow is there to take them."""
+    is_wanted = settings.tracking.system_metrics and not logger.is_spooling
+    return system_metrics(tracking_uri(settings), logger) if is_wanted else nullcontext()
 
 
 @contextmanager
@@ -125,16 +131,29 @@ def _logger(settings: TrialConfig, content: Mapping[str, Any]) -> Iterator[RunLo
     """Give the run that the sweep made, or make one and end it."""
     uri, handle = tracking_uri(settings), current_trial()
     if handle is not None and handle.run_id is not None:
-        yield RunLogger.attach(uri, handle.run_id)
+        yield RunLogger.attach(uri, handle.run_id, Store.at(settings.paths.store), max(handle.number, 0))
         return
     name = time.strftime("train-%Y-%m-%d_%H-%M-%S")
-    logger = RunLogger.start(uri, settings.tracking.experiment, name, content)
     status, reason = "KILLED", None  # Ctrl-C, or pruned
+    logger: RunLogger | None = None
     try:
+        with put_off():  # a run that nobody knows yet nobody would end
+            logger = RunLogger.start(uri, settings.tracking.experiment, name, content)
         yield logger
         status = "FINISHED"
     except Exception as error:
         status, reason = "KILLED" if isinstance(error, TrialPruned) else "FAILED", reason_of(error)
         raise
     finally:
-        logger.end(status, reason)
+        if logger is not None:
+            _end(logger, status, reason, Store.at(settings.paths.store))
+
+
+def _end(logger: RunLogger, status: str, reason: str | None, store: Store) -> None:
+    logger.end(status, reason)
+    if logger.is_spooling:
+        place = spool_folder(store)
+        sys.stderr.write(
+            f"besom: MLflow does not answer; run {logger.run_id} waits in {place}: the next 'besom train' delivers it, "
+            "or 'besom repair'\n"
+        )

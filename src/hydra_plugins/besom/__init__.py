@@ -41,9 +41,10 @@ class BesomSweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
+        from besom.signals import ended_by_signals
         from besom.sweep.sweeper import sweep
 
-        with _errors_as_exit_codes():
+        with _errors_as_exit_codes(), ended_by_signals():
             return sweep(self.settings, self.config, self.hydra_context, self.task_function, arguments)
 
 
@@ -53,18 +54,20 @@ def _errors_as_exit_codes() -> Iterator[None]:
     if "besom.app.hydra_main" in sys.modules:
         yield
         return
-    from besom.errors import BesomError
+    from besom.errors import BesomError, shown
 
     try:
         yield
     except BesomError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        sys.stderr.write(f"besom: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"besom: {shown(error)}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        from besom.signals import exit_code_of
+
         sys.stderr.write("besom: interrupted; the same command goes on from here\n")
-        sys.exit(130)
+        sys.exit(exit_code_of(error))
 
 
 class BesomLanes(Launcher):

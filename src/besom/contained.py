@@ -1,0 +1,94 @@
+"""Whether what a store's databases name lies in that store: a store may come from others, and so may the links in it.
+
+Read is what is in the store, through the links ``artifacts`` and ``jobs`` at its top, which people make to use a
+larger disk; through no link further down. Deleted is through no link at all. Knows nothing of MLflow.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from besom.errors import ConfigError
+from besom.paths import Store
+
+LOCATIONS = (
+    "select artifact_location from experiments where experiment_id = :id",
+    "select artifact_uri from runs where experiment_id = :id",
+    "select artifact_location from logged_models where experiment_id = :id",
+    "select value from trace_tags join trace_info using (request_id) where experiment_id = :id "
+    "and key = 'mlflow.artifactLocation'",
+)
+"""Where MLflow's tables say that files of an experiment are; its collector deletes what is there."""
+MEND = "; expected files in the store itself: 'besom relocate' mends one that was moved, others are best not used"
+
+
+def local_path(location: str) -> Path | None:
+    """Return the path that a location of artifacts stands for, None where it is no file of this machine."""
+    parts = urlsplit(location)
+    if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
+        return None
+    return Path(unquote(parts.path) if parts.scheme else location)
+
+
+def refuse_outside(store: Store, location: str, path: str = "", *, everything: bool = True) -> None:
+    """Refuse to read artifacts that a store's database says are elsewhere, or that are links out of the store.
+
+    Args:
+        location: of a run's or a model's artifacts.
+        path: of one of them, or of a folder with them.
+        everything: look at all that is in it, too.
+
+    Raises:
+        ConfigError: naming what lies outside.
+    """
+    base = local_path(location)
+    if base is None:
+        raise ConfigError(f"the artifacts are at {location!r}, as the store's database says{MEND}")
+    homes = [os.path.realpath(home) for home in (store.root, store.artifacts)]
+    for file in _with_all_in(base / path) if everything else [str(base / path)]:
+        real = os.path.realpath(file)
+        if not any(_is_in(real, home) for home in homes):
+            raise ConfigError(f"{file}, which the store names, is {real}, outside {store.root}{MEND}")
+
+
+def _with_all_in(path: Path) -> Iterator[str]:
+    yield str(path)
+    for folder, folders, files in os.walk(path):
+        yield from (os.path.join(folder, name) for name in (*folders, *files))  # noqa: PTH118  # of many files
+
+
+def refuse_deleting_outside(store: Store, name: str, database: Path | None, experiment_id: str | None) -> None:
+    """Refuse to delete a sweep whose files lie outside the store, as its database says or a link does.
+
+    Args:
+        database: MLflow's SQLite file, None where MLflow is a server that somebody here has named.
+        experiment_id: of the sweep; None where it has none.
+
+    Raises:
+        ConfigError: naming what lies outside.
+    """
+    own = [store.artifacts / name, store.sweep(name), store.reports / name]
+    named = [] if database is None or experiment_id is None else _named(database, experiment_id)
+    for location in [*map(str, own), *named]:
+        path, home = local_path(location), os.path.realpath(store.root)
+        if path is None or not _is_in(os.path.realpath(path.parent / path.name), home):
+            raise ConfigError(
+                f"sweep '{name}' has files at {location}, outside {store.root}, which besom does not delete{MEND}"
+            )
+
+
+def _named(database: Path, experiment_id: str) -> list[str]:
+    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as opened:
+        tables = {row[0] for row in opened.execute("select name from sqlite_master")}
+        asked = [query for query in LOCATIONS if query.split(" from ")[1].split()[0] in tables]
+        rows = [row for query in asked for row in opened.execute(query, {"id": int(experiment_id)})]
+    return [str(row[0]) for row in rows if row[0]]
+
+
+def _is_in(real: str, home: str) -> bool:
+    return real == home or real.startswith(home.rstrip("/") + "/")

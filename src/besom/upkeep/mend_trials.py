@@ -1,0 +1,75 @@
+"""Closes the trials that a dead parent left RUNNING in the study, by the rules of a resume (`besom.sweep.endings`).
+
+Needs no search space and no sampler: it tells the stored study what is in ``result.json``, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import optuna
+from optuna.trial import Trial, TrialState
+
+from besom.results import TrialResult
+from besom.search.constraints import Constraint, parse_constraints
+from besom.storage import open_storage
+from besom.sweep.endings import Lost, attributes_of, constrained
+from besom.upkeep.books import Books
+from besom.upkeep.left import Left, left_trials
+from besom.upkeep.steps import Step
+
+CONSTRAINTS = "hydra.sweeper.constraints"
+
+
+def steps(books: Books) -> Iterator[Step]:
+    """Yield a step for each trial that is RUNNING in the study of a sweep that nobody works on."""
+    for one in left_trials(books):
+        where = f"{books.name}/{one.trial.number}"
+        if one.alone is not None:
+            yield Step(where, f"left alone: {one.alone}", is_living=True)
+        else:
+            yield Step(where, _what(one.end), partial(_close, books, one))
+
+
+def _what(end: TrialResult | Lost) -> str:
+    if isinstance(end, Lost):
+        return f"close the trial as FAIL: {end.reason}"
+    value = f" {end.value}" if end.value is not None else ""
+    return f"tell the study its result: {end.state}{value}"
+
+
+def _close(books: Books, one: Left) -> None:
+    """Write a trial's attributes, then its state: interrupted, the next call does it again."""
+    storage = open_storage(books.store.studies_uri)
+    study_id = storage.get_study_id_from_name(books.name)
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, one.trial.number)
+    if storage.get_trial(trial_id).state.is_finished():
+        return
+    state, values, attributes = TrialState.FAIL, None, {}
+    if isinstance(one.end, Lost):
+        attributes = {"outcome": one.end.outcome, "reason": one.end.reason}
+    else:
+        study = optuna.load_study(study_name=books.name, storage=storage)
+        result = _with_constraints(one.end, Trial(study, trial_id), constraints_of(study.user_attrs))
+        state, values, attributes = TrialState[result.state], result.values or None, attributes_of(result)
+    for key, value in attributes.items():
+        storage.set_trial_user_attr(trial_id, key, value)
+    storage.set_trial_state_values(trial_id, state, values)
+
+
+def _with_constraints(result: TrialResult, trial: Trial, constraints: list[Constraint]) -> TrialResult:
+    if result.state != "COMPLETE" or not constraints:
+        return result
+    decided = trial.study.get_trials(deepcopy=False)[trial.number].constraints
+    result, broken = constrained(result, constraints, decided)
+    for name, violation in broken.items():
+        trial.set_constraint(name, violation)
+    return result
+
+
+def constraints_of(attributes: Mapping[str, Any]) -> list[Constraint]:
+    """Return the constraints that a sweep was started with, out of its study's attributes."""
+    settings: Mapping[str, Any] = attributes.get("settings") or {}
+    return parse_constraints([str(value) for key, value in settings.items() if key.startswith(f"{CONSTRAINTS}.")])
