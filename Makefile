@@ -32,8 +32,8 @@ test: venv ## the core suite, two files at a time
 coverage: venv ## the same, with what it covers; half as long again
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov --cov-report=term $(ARGS)
 
-test-services: venv ## the tests that need a browser, a server or another environment
-	@$(BIN)/python -m pytest -m 'service and not torture' $(ARGS)
+test-services: venv ## the tests that need a browser, a server or another environment, and the longer ones
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m 'service and not torture' $(ARGS)
 
 prove: venv ## 50 trials of every kind, each again in a fresh process, on lanes of 1 and of 2 threads; half an hour
 	@$(BIN)/python benchmarks/prove.py $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 import sqlite3
 from pathlib import Path
@@ -191,14 +192,15 @@ def test_changed_epochs_are_refused_with_the_key_and_the_way_out(copy: Folder) -
 
 def test_the_best_trial_is_reproduced_to_the_bit_in_a_run_of_its_own(swept: Folder) -> None:
     best = swept.json("best", "quick")
-    verdict = swept.json("reproduce", "quick")
+    done = swept.besom("reproduce", "quick", "--format", "json")
+    verdict = json.loads(done.stdout)
     assert verdict["verdict"] == "bit-identical"
     assert verdict["original_run_id"] == best["run_id"] != verdict["run_id"]
     assert (verdict["cause"], verdict["differs"], verdict["first_epoch"]) == (None, [], None)
     assert best["run_id"] in swept.besom("runs", "quick", "--all").stdout
     assert verdict["run_id"] not in swept.besom("runs", "quick", "--all").stdout
     metrics = "select count(*) from metrics where key = 'val_accuracy' and run_uuid = '{}'"
-    assert swept.mlflow(metrics.format(verdict["run_id"])) == [(2,)]
+    assert swept.mlflow(metrics.format(verdict["run_id"])) == [(2,)], done.stderr
     pids = swept.mlflow(
         f"select value from tags where key = 'pid' and run_uuid in ('{best['run_id']}', '{verdict['run_id']}')"
     )
@@ -264,6 +266,7 @@ def test_a_constraint_prunes_a_point_without_training_it(project: Path, besom_co
     assert "n_params > 203068 broken: n_params is 203068" in state["reason"]
 
 
+@pytest.mark.service  # for the time that it takes
 def test_a_sweep_file_of_ones_own_and_a_builder_of_ones_own(project: Path, besom_command: BesomCommand) -> None:
     folder = Folder(project, besom_command)
     (project / "mine.py").write_text(

@@ -177,6 +177,7 @@ def test_a_second_confirmation_trains_nothing_opens_nothing_and_says_the_same(
     assert again.stderr.count("as trained before") == 6
 
 
+@pytest.mark.service  # for the time that it takes
 def test_of_a_winner_that_is_another_one_the_test_set_stays_closed_unless_it_is_forced(
     confirmed: Confirmed, first: dict[str, Any]
 ) -> None:

@@ -664,6 +664,7 @@ class Quiet(SimpleHTTPRequestHandler):
         return None
 
 
+@pytest.mark.service  # for the time that it takes
 def test_a_download_that_keras_cannot_make_names_its_reason_and_both_ways_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

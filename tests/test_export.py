@@ -272,7 +272,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "an alias": ("data: &a {}\nmodel: *a\ntrain: *a", "it has an alias"),
     "a list": ("- data", "is no mapping"),
     "no YAML": ("data: [", "cannot be read: while parsing"),
-    "no text": (b"\xff\xfe\x00", "cannot be read: it is no text"),
+    "no text": (b"\xff\xfe\x00", "cannot be read: it is no UTF-8 text"),
     "nothing": ("", "is no mapping"),
     "a missing group": (yaml.safe_dump({"data": {}, "model": {}}), "has no 'train' group"),
     "a group that is none": (yaml.safe_dump({**FILE, "train": 3}), "train=3 is no group"),
@@ -306,8 +306,8 @@ def test_a_hostile_file_is_one_line_exit_2_and_no_store(
 
 
 WRONG_USES = {
-    "a file that is not there": (["--config", "none.yaml"], "config file none.yaml cannot be read: No such file"),
-    "a folder": (["--config", "."], "cannot be read: Is a directory"),
+    "a file that is not there": (["--config", "none.yaml"], "config file none.yaml cannot be read: it does not exist"),
+    "a folder": (["--config", "."], "cannot be read: it is a folder"),
     "an override that does not fit": (["--config", "f.yaml", "train.epochz=3"], "did you mean 'train.epochs'"),
     "--allow without a file": (["--allow", "mine"], "expected --config FILE with it"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -42,6 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store.at(tmp_path_factory.mktemp("made") / "mlruns")
     create_store(store)
     study_in(store).add_trial(trial("complete", [0.5], {"model.activation": "relu"}))
+    gc.collect()  # a connection that is closed later would fold the -wal in meanwhile
     return store
 
 

@@ -12,6 +12,8 @@ import psutil
 import pytest
 from conftest import BesomCommand, Folder, all_gone, lanes_of, until
 
+pytestmark = pytest.mark.service  # for the time that it takes; the best trial of a sweep is reproduced in test_cli.py
+
 ENDINGS = """# @package _global_
 # Which trials end badly?
 defaults:
@@ -119,7 +121,6 @@ def test_a_ctrl_c_leaves_no_run_running_and_no_lane(endings: Folder, clean_envir
     assert endings.mlflow(RUNNING) == [(0,)]
 
 
-@pytest.mark.service  # for the time that it takes
 def test_what_a_kill_left_running_is_closed_by_the_next_one(endings: Folder, clean_environment: dict[str, str]) -> None:
     assert stopped(endings, clean_environment, signal.SIGKILL) == -signal.SIGKILL
     assert endings.mlflow(RUNNING) == [(1,)]
@@ -131,7 +132,6 @@ def test_what_a_kill_left_running_is_closed_by_the_next_one(endings: Folder, cle
     assert endings.mlflow(RUNNING) == [(0,)]
 
 
-@pytest.mark.service  # for the time that it takes
 def test_a_trial_whose_run_is_gone_is_left_out_and_the_others_are_not(endings: Folder) -> None:
     rows = {row["state"]: row for row in endings.json("runs", "endings")["trials"] if row["model.dense"] == 84}
     gone = endings.path / "mlruns" / "artifacts" / "endings" / rows["PRUNED"]["run_id"] / "artifacts" / "config.yaml"

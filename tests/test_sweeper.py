@@ -228,7 +228,9 @@ def test_a_finished_job_of_a_killed_parent_is_told_not_trained_again(toy: Toy) -
     with toy.start(*overrides) as parent:
         until(lambda: any((toy.folder / "sweep" / str(n) / "result.json").exists() for n in (0, 1)))
         os.kill(parent.pid, signal.SIGSTOP)  # between result.json and tell, if it was not faster
+        lanes = lanes_of(parent.pid)
         parent.kill()
+    until(lambda: all_gone(lanes))
     flag.unlink()
     trained = Counter(line.split(maxsplit=1)[1] for line in toy.trained)
     assert toy.run(*overrides).returncode == 0

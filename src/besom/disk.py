@@ -109,7 +109,9 @@ def _of_sqlite(error: sqlite3.Error, file: str) -> BesomError | None:
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StoreBusy(f"{file} is locked by another program; end it, then the same command goes on")
-    if name.startswith("SQLITE_READONLY"):
+    # in write-ahead mode SQLite makes files beside it even to read, so a folder that takes none looks like a lost file
+    is_shut = name.startswith("SQLITE_CANTOPEN") and Path(file).exists() and not os.access(Path(file).parent, os.W_OK)
+    if name.startswith("SQLITE_READONLY") or is_shut:
         return StoreReadOnly(f"{file} cannot be written: {error}")
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CANTOPEN", "SQLITE_IOERR")):
         return StoreDamaged(f"{file} cannot be read: {error}; put it back from a copy of the store")

@@ -21,7 +21,7 @@ from besom.errors import ConfigError, did_you_mean
 from besom.files import Unusable
 from besom.retrain.here import find_code_beside
 from besom.retrain.trust import TRUSTED, refuse_foreign_targets
-from besom.uris import refuse_unasked_server
+from besom.uris import check_no_password, refuse_unasked_server
 
 GROUPS = ("data", "model", "train", "tracking", "paths")
 OPTION = "file"
@@ -47,6 +47,7 @@ def read_config_file(file: Path, allow: Sequence[str]) -> dict[str, Any]:
         refuse_foreign_targets(content, allow)
         tracking = typed(content).tracking
         if tracking.uri:
+            check_no_password(tracking.uri, "tracking.uri")
             refuse_unasked_server(tracking.uri, [os.environ.get("MLFLOW_TRACKING_URI", "")], "it")
     except ConfigError as error:
         raise ConfigError(f"config file {file}: {error}") from error
