@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ class Folder:
         return json.loads(self.besom(*args, "--format", "json", code=code).stdout)
 
     def mlflow(self, query: str) -> list[Any]:
-        with sqlite3.connect(self.path / "mlruns" / "mlflow.db") as database:
+        # closed at once: a copy of the store by this process would take the locks of an open one away
+        with closing(sqlite3.connect(self.path / "mlruns" / "mlflow.db")) as database:
             return database.execute(query).fetchall()
 
 

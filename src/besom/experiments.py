@@ -99,6 +99,15 @@ def checked_file(uri: str) -> Path | None:
     return file
 
 
+def import_mlflow(uri: str) -> None:
+    """Import what a client of ``uri`` needs: on a busy machine that takes longer than an answer of MLflow may."""
+    fix_environment()
+    import mlflow
+
+    if not uri.startswith((*HTTP, "databricks")):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 def mlflow_client(uri: str) -> Any:
     """Return an ``MlflowClient``, after a look at the database behind it: MLflow tries a damaged one for minutes.
 

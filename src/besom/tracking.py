@@ -29,6 +29,7 @@ from besom.experiments import (
     create_run,
     find_experiment,
     fix_environment,
+    import_mlflow,
     log_tags,
     log_values,
     milliseconds,
@@ -164,6 +165,7 @@ class MlflowTracker:
             self._open_if_there(is_resume=is_resume)
 
     def _open_if_there(self, *, is_resume: bool) -> None:
+        import_mlflow(self._outbox.uri)
         try:
             bounded(self._open, SECONDS)
         except Exception as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from besom.errors import one_line
-from besom.experiments import mlflow_client
+from besom.experiments import import_mlflow, mlflow_client
 from besom.lock import process_identity
 from besom.paths import Store
 from besom.spool.attempt import bounded
@@ -136,6 +136,7 @@ class RunWriter:
                     raise
                 operation.apply(target, again=True)
 
+        import_mlflow(self._uri)
         bounded(call, SECONDS if files is None else FILES_SECONDS)
 
     def _target(self, files: Path | None) -> Target:
@@ -171,6 +172,7 @@ def made(
     reason = None
     if not is_away:
         target = Target(None, uri, store, experiments=experiments if experiments is not None else {})
+        import_mlflow(uri)
         try:
             run_id = bounded(lambda: _made(operation, target), SECONDS)
             return RunWriter(uri, store, folder, run_id, trial, is_quiet=True)

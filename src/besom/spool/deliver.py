@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from besom.errors import one_line
-from besom.experiments import mlflow_client
+from besom.experiments import import_mlflow, mlflow_client
 from besom.lock import is_dead
 from besom.paths import OUTSIDE_SWEEPS, Store
 from besom.spool.attempt import bounded, patient
@@ -171,6 +171,7 @@ class _Delivery:
         done, made = journal.progress()
         run_id = made or ("" if is_provisional(name) or name == SWEEPS_OWN else name)
         known = self._experiments.setdefault(uri, {})
+        import_mlflow(uri)
         client = bounded(partial(mlflow_client, uri), SECONDS)
         target = Target(client, uri, self._store, run_id, experiments=known)
         for place, content in enumerate(operations[done:], done):
