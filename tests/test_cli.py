@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory, besom_command: BesomCommand)
 @pytest.fixture
 def copy(swept: Folder, tmp_path: Path, besom_command: BesomCommand) -> Folder:
     """A copy of the sweep's databases and jobs, to be changed at will."""
-    shutil.copytree(swept.path / "mlruns", tmp_path / "mlruns")
+    # by another process: where MLflow has the databases open in this one, to close a file takes SQLite's locks away
+    subprocess.run(["cp", "-r", swept.path / "mlruns", tmp_path / "mlruns"], check=True)
     relocate(Store.at(tmp_path / "mlruns"))
     return Folder(tmp_path, besom_command)
 
