@@ -242,6 +242,7 @@ def test_a_killed_sweep_is_found_and_closed_and_goes_on_afterwards(
         until(lambda: n_results(store) >= 1 and n_trials(store) >= 3, seconds=240)
         children = psutil.Process(parent.pid).children(recursive=True)
         assert lanes_of(parent.pid)
+        parent.send_signal(signal.SIGSTOP)  # so that it lives, and has not ended before both were asked
         living = folder.json("doctor")["findings"]
         assert [one["where"] for one in living if one["where"] not in ("disk", "environment")] == ["sweep quick"]
         assert "is left alone" in folder.besom("repair").stdout

@@ -26,6 +26,7 @@ class Untouched:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._copies: dict[Path, Path | None] = {}
+        self._busy: set[Path] = set()
 
     def connect(self, file: Path) -> sqlite3.Connection:
         """Return a connection to a database; the caller closes it.
@@ -34,8 +35,10 @@ class Untouched:
             sqlite3.Error: it cannot be opened.
         """
         copy = self._copy(file)
-        # where nothing can be copied, as on a full disk: the file, as if nobody changed it
-        uri = f"{file.as_uri()}?mode=ro&immutable=1" if copy is None else copy.as_uri()
+        # where nothing can be copied, as on a full disk: the file, as if nobody changed it; where somebody writes all
+        # the while, as SQLite reads it: what that touches is being changed anyway
+        here = f"{file.as_uri()}?mode=ro" if file in self._busy else f"{file.as_uri()}?mode=ro&immutable=1"
+        uri = here if copy is None else copy.as_uri()
         return sqlite3.connect(uri, uri=True, check_same_thread=False)
 
     def begin(self, file: Path, n: int) -> bytes:
@@ -51,11 +54,15 @@ class Untouched:
         """Copy a database with what is not in it yet, until nobody has written meanwhile; None where that fails."""
         if file not in self._copies:
             copy = self._folder / f"{len(self._copies)}-{file.name}"
-            self._copies[file] = copy if _is_copied(file, copy) else None
+            is_copied = _is_copied(file, copy)
+            self._copies[file] = copy if is_copied else None
+            if is_copied is None:
+                self._busy.add(file)
         return self._copies[file]
 
 
-def _is_copied(file: Path, copy: Path) -> bool:
+def _is_copied(file: Path, copy: Path) -> bool | None:
+    """Copy a database; None where it was written to each time meanwhile."""
     for _ in range(TRIES):
         before = _stamps(file)
         for one in before:
@@ -64,7 +71,7 @@ def _is_copied(file: Path, copy: Path) -> bool:
                 return False
         if _stamps(file) == before:
             return True
-    return False
+    return None
 
 
 def _stamps(file: Path) -> dict[Path, tuple[int, int]]:
