@@ -22,7 +22,7 @@ import pytest
 from conftest import BesomCommand, Folder, until
 from proxy import Proxy, free_port
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.timeout(1200)]
 
 TRIALS = 3
 SMALL = ("quick", "--trials", str(TRIALS), "train.epochs=2", "data.n_train=200", "hydra.launcher.n_lanes=2")
