@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from besom.errors import BesomError, DiskFull, StoreBusy, StoreDamaged, StoreReadOnly
+from besom.errors import BesomError, DiskFull, StoreBusy, StoreDamaged, StoreReadOnly, causes
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LITTLE = 64 * 1024
@@ -28,28 +28,19 @@ def explain(error: BaseException, file: str = "", places: Iterable[Path] = ()) -
         file: the database that it is about, where that is known.
         places: folders that were written to, of which the free space is told.
     """
-    causes = list(_causes(error))
-    if any(isinstance(cause, BesomError) for cause in causes):
-        return next((cause for cause in causes if isinstance(cause, DiskFull)), None)
-    for cause in causes:
+    chain = list(causes(error))
+    if any(isinstance(cause, BesomError) for cause in chain):
+        return next((cause for cause in chain if isinstance(cause, DiskFull)), None)
+    for cause in chain:
         if full := _full(cause, file, places):
             written = [Path(name).parent] if (name := _file_of(cause)) else []
             return DiskFull(f"{full}; {_free([*places, *written])}: make room, then the same command goes on")
-    for cause in causes:
-        if isinstance(cause, sqlite3.Error) and (found := _of_sqlite(cause, file or _owner(causes))):
+    for cause in chain:
+        if isinstance(cause, sqlite3.Error) and (found := _of_sqlite(cause, file or _owner(chain))):
             return found
         if isinstance(cause, OSError) and cause.errno == errno.EROFS:
             return StoreReadOnly(f"{cause.filename or 'a file'} cannot be written: {cause.strerror}")
     return None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it came from, the nearest first."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _full(error: BaseException, file: str, places: Iterable[Path]) -> str | None:
@@ -99,9 +90,9 @@ def _free_in(places: Iterable[Path]) -> Iterator[tuple[Path, int]]:
             yield place, free
 
 
-def _owner(causes: Iterable[BaseException]) -> str:
+def _owner(chain: Iterable[BaseException]) -> str:
     """Return whose database an error is about, where its path is not known."""
-    of_mlflow = any(type(cause).__module__.startswith("mlflow") for cause in causes)
+    of_mlflow = any(type(cause).__module__.startswith("mlflow") for cause in chain)
     return "MLflow's database (mlflow.db in the store)" if of_mlflow else "a database of the store"
 
 

@@ -24,7 +24,7 @@ A message says what was received, what was expected and how to mend it, on one l
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from besom.withheld import withheld
 
@@ -136,6 +136,15 @@ def shown(error: BaseException) -> str:
     text = " ".join(str(error).split())
     cut = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}… ({len(text):,} characters)"
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in cut)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from, the nearest first."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def one_line(error: BaseException) -> str:

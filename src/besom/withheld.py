@@ -37,11 +37,13 @@ SECRET_NAME = re.compile(
 )
 """Names of environment variables that say that their value is nobody else's business."""
 NO_SECRET_NAME = re.compile(r"(?i)^(?:old)?pwd$")
-TOKENS = re.compile(
-    r"(?x) \b (?: sk-[\w-]{20,} | hf_[A-Za-z0-9]{20,} | glpat-[\w-]{20,} | gh[pousr]_[A-Za-z0-9]{30,}"
-    r" | github_pat_\w{22,} | xox[abeprs]-[\w-]{10,} | dapi[0-9a-f]{32} | A[SK]IA[0-9A-Z]{16} ) \b"
+TOKEN_FORMS = (
+    r"sk-[\w-]{20,} | hf_[A-Za-z0-9]{20,} | AIza[\w-]{35} | ya29\.[\w-]{20,} | glpat-[\w-]{20,}"
+    r" | gh[pousr]_[A-Za-z0-9]{30,} | github_pat_\w{22,} | xox[abeprs]-[\w-]{10,} | dapi[0-9a-f]{32}"
+    r" | A[SK]IA[0-9A-Z]{16}"
 )
-"""The forms that the tokens of some services have, wherever they come from."""
+"""The forms that the tokens of some services have, wherever they come from; a part of a verbose expression."""
+TOKENS = re.compile(rf"(?x) \b (?: {TOKEN_FORMS} ) \b")
 
 
 def without_password(text: str) -> str:

@@ -17,7 +17,6 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from ipaddress import ip_address
-from types import FrameType
 from typing import NoReturn
 
 from besom.compare.shared_view import TAG, query
@@ -51,10 +50,8 @@ def serve(store: Store, sweep: str | None, host: str, port: int) -> int:
     checked_file(store.mlflow_uri)
     _refuse_taken_port(host, port)
     warn_of_others(host)
-    for end in (signal.SIGTERM, signal.SIGHUP):  # the server has a session of its own, and would outlive a terminal
-        signal.signal(end, _as_interrupt)
     server = _start(store, host, port)
-    try:
+    try:  # SIGTERM and SIGHUP, too, are an interrupt here: the server has a session of its own, and would live on
         address = f"http://{host}:{port}"
         _wait_until_ready(server, f"{address}/health")
         say(f"MLflow UI: {address}/{_runs_of(address, sweep) if sweep else ''}   (Ctrl-C ends it)")
@@ -64,11 +61,6 @@ def serve(store: Store, sweep: str | None, host: str, port: int) -> int:
         return 130
     finally:
         _stop(server)
-
-
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    """End as by Ctrl-C, so that the server ends too."""
-    raise KeyboardInterrupt
 
 
 def _refuse_unknown(store: Store, sweep: str | None) -> NoReturn:

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
 
+from besom.withheld import TOKEN_FORMS
+
 FILES = (
     *(".env", ".env.*", "*.env", ".envrc", "*secret*", "credentials*", "*credentials", "*credentials.*"),
     *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk", "*.tfstate", "*.ovpn"),
@@ -36,11 +38,7 @@ NAMED = re.compile(
 )
 """A name that says what it holds, and a value without quotes; calls, lists and templates are no values."""
 LONE_TOKEN = re.compile(r"""(?ix) ^ \W* token ["']? \s* [:=] \s* ["']? (?=\S*\d) [\w.-]{16,}""")
-TOKENS = re.compile(
-    r"""(?x) \b (?: sk-[\w-]{20,} | hf_[A-Za-z0-9]{20,} | AIza[\w-]{35} | ya29\.[\w-]{20,} | glpat-[\w-]{20,}
-    | gh[pousr]_[A-Za-z0-9]{30,} | github_pat_\w{22,} | xox[abeprs]-[\w-]{10,}
-    | dapi[0-9a-f]{32} | A[SK]IA[0-9A-Z]{16} )"""
-)
+TOKENS = re.compile(rf"(?x) \b (?: {TOKEN_FORMS} )")
 URL = re.compile(r"://[^\s:/@'\"\[\]]*:[^\s@'\"{}$\[\]]+@")
 BEGIN_OF_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----")
 END_OF_KEY = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----")

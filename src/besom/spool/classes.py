@@ -8,6 +8,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+from besom.errors import causes
+
 
 class Failure(Enum):
     """AWAY: nothing was said about the operation, it can be told later; GONE: somebody deleted the run; REFUSED."""
@@ -40,7 +42,7 @@ def failure_of(error: BaseException) -> Failure | None:
 
 def is_race(error: BaseException) -> bool:
     """Tell whether a database refused what another process had written at that moment: once more, and it is there."""
-    return any(type(cause).__name__ in RACE for cause in _causes(error))
+    return any(type(cause).__name__ in RACE for cause in causes(error))
 
 
 def _of_mlflow(error: Any) -> Failure:
@@ -49,7 +51,7 @@ def _of_mlflow(error: Any) -> Failure:
         return Failure.AWAY
     if code in GONE_CODES:
         return Failure.GONE
-    if any(type(cause).__name__ in DATABASE_AWAY for cause in _causes(error.__cause__)):
+    if any(type(cause).__name__ in DATABASE_AWAY for cause in causes(error.__cause__)):
         return Failure.AWAY  # MLflow calls a broken connection a bad request
     status = error.get_http_status_code()
     return Failure.AWAY if status >= 500 else _of_status(status)
@@ -57,11 +59,3 @@ def _of_mlflow(error: Any) -> Failure:
 
 def _of_status(status: int | None) -> Failure:
     return Failure.REFUSED if status is not None and status < 500 and status not in AWAY_STATUS else Failure.AWAY
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found

@@ -136,7 +136,8 @@ class RunWriter:
                     raise
                 operation.apply(target, again=True)
 
-        import_mlflow(self._uri)
+        if self._client is None:
+            import_mlflow(self._uri)
         bounded(call, SECONDS if files is None else FILES_SECONDS)
 
     def _target(self, files: Path | None) -> Target:

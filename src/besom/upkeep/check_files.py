@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from besom.contained import local_path
 from besom.upkeep.books import Books
 from besom.upkeep.findings import Finding, error, some
-from besom.upkeep.moved import local_path
 from besom.upkeep.run_records import RunRecord
 
 OF_TRIAL = {"complete": ("config.yaml", "fingerprint.json"), "pruned": ("config.yaml", "fingerprint.json")}
@@ -39,9 +39,9 @@ def _of_model(run: RunRecord) -> list[str]:
 def _wanting(address: str, names: tuple[str, ...]) -> list[str]:
     """Return which files of an address are not there; none of one that is elsewhere than on this machine's disks."""
     path = local_path(address)
-    if path is None:
+    if path is None or not path.is_absolute():
         return []
-    return [str(Path(path, name)) for name in names if not _is_whole(Path(path, name))]
+    return [str(path / name) for name in names if not _is_whole(path / name)]
 
 
 def _is_whole(file: Path) -> bool:

@@ -5,14 +5,14 @@ One look at one table, for every command that opens a store. Imports neither MLf
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
+from besom.contained import local_path
 from besom.errors import ConfigError
 from besom.paths import Store
 
@@ -74,7 +74,9 @@ def root_of(begin: str) -> Path:
 
 def _is_elsewhere(begin: str, store: Store) -> bool:
     path = local_path(begin)
-    return path is not None and os.path.basename(path) == "artifacts" and not _is_same(Path(path).parent, store.root)  # noqa: PTH119
+    if path is None or not path.is_absolute():
+        return False
+    return path.name == "artifacts" and not _is_same(path.parent, store.root)
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -83,14 +85,6 @@ def _is_same(one: Path, other: Path) -> bool:
         return one == other or one.samefile(other)
     except OSError:  # it is gone
         return False
-
-
-def local_path(address: str) -> str | None:
-    """Return the path that an address stands for, None where it is on no disk of this machine."""
-    parts = urlsplit(address)
-    if parts.scheme == "file":
-        return unquote(parts.path)
-    return address if address.startswith("/") else None
 
 
 def told(store: Store, former: Path) -> str:
