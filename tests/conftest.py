@@ -9,10 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -22,6 +22,9 @@ from besom.tracking import fix_environment
 
 fix_runtime(1)  # tests that train in this process need it before TensorFlow is imported
 fix_environment()  # and this before MLflow is
+
+if TYPE_CHECKING:
+    from harness import Bench
 
 ROOT = Path(__file__).parents[1]
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "CI")
@@ -131,3 +134,23 @@ def besom_command(clean_environment: dict[str, str]) -> BesomCommand:
 def project(tmp_path: Path) -> Path:
     """An empty folder to run besom in: no ``conf/``, no ``sweeps/``, no store yet."""
     return tmp_path
+
+
+@pytest.fixture
+def besoms(tmp_path: Path, clean_environment: dict[str, str]) -> Iterator[Bench]:
+    """A sweep of besom's own app, for faults."""
+    from harness import Bench  # lies beside the tests of faults, which alone ask for it
+
+    bench = Bench.of_besom(tmp_path, clean_environment)
+    yield bench
+    bench.end_all()
+
+
+@pytest.fixture
+def app(tmp_path: Path, clean_environment: dict[str, str]) -> Iterator[Bench]:
+    """A sweep of somebody else's app, for faults."""
+    from harness import Bench
+
+    bench = Bench.of_app(tmp_path, clean_environment)
+    yield bench
+    bench.end_all()

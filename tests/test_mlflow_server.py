@@ -2,57 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from conftest import BesomCommand, Folder, until
+from conftest import BesomCommand, Folder
+from servers import mlflow_server
 
 from besom.datasets.pinned import mnist_5k
 
 pytestmark = pytest.mark.service
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def answers(address: str) -> bool:
-    try:
-        with urlopen(f"{address}/health", timeout=1) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]) -> Iterator[tuple[str, Path]]:
     """Return the address of ``mlflow server``, and the folder that it keeps artifacts in."""
-    folder, address = tmp_path_factory.mktemp("server"), f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "mlflow", "server", "--port", address.rpartition(":")[2], "--workers", "1"]
-    where = ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", f"{folder}/artifacts"]
-    env = {**clean_environment, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(
-            [*command, *where], cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
-        ) as process,
-    ):
-        try:
-            until(lambda: answers(address), 120)
-            yield address, folder
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
+    folder = tmp_path_factory.mktemp("server")
+    with mlflow_server(folder, clean_environment) as address:
+        yield address, folder
 
 
 @pytest.fixture(scope="module")

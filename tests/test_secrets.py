@@ -9,7 +9,6 @@ import base64
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,11 +19,11 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
-from urllib.request import ProxyHandler, build_opener
 
 import psutil
 import pytest
 from conftest import ROOT, BesomCommand, Folder, until
+from servers import answers, free_port, mlflow_server
 
 pytestmark = pytest.mark.service
 
@@ -193,21 +192,6 @@ def served(command: list[str], env: dict[str, str], folder: Path, address: str) 
     return process
 
 
-def answers(address: str) -> bool:
-    try:
-        with build_opener(ProxyHandler({})).open(f"{address}/health", timeout=1) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.mark.timeout(1200)  # 70 s where nothing else runs
 def test_a_whole_life_in_a_store_leaves_no_secret(tmp_path: Path, besom_command: BesomCommand) -> None:
     lay_out(tmp_path)
@@ -281,14 +265,10 @@ class Guard(BaseHTTPRequestHandler):
 @contextmanager
 def guarded(folder: Path, right: tuple[str, ...]) -> Iterator[tuple[int, type[Guard]]]:
     """Give the port of a guard before a real MLflow server that keeps all in a folder."""
-    behind = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(behind), "--workers", "1"]
-    where = ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", f"{folder}/artifacts"]
-    guard = type("OneGuard", (Guard,), {"behind": behind, "right": right, "let_in": []})
     with ExitStack() as stack:
-        server = served([*command, *where], {"MLFLOW_DISABLE_TELEMETRY": "true"}, folder, f"http://127.0.0.1:{behind}")
-        stack.callback(server.wait)
-        stack.callback(lambda: os.killpg(server.pid, signal.SIGTERM))
+        address = stack.enter_context(mlflow_server(folder, os.environ, 300))
+        behind = int(address.rpartition(":")[2])
+        guard = type("OneGuard", (Guard,), {"behind": behind, "right": right, "let_in": []})
         front = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), guard))
         threading.Thread(target=front.serve_forever, daemon=True).start()
         stack.callback(front.shutdown)

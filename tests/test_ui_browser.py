@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 from conftest import BesomCommand
+from servers import free_port
 
 pytestmark = pytest.mark.service
 
@@ -52,13 +53,6 @@ def trials(project_with_sweep: Path, besom_command: BesomCommand) -> list[dict[s
     shown = besom_command("runs", "quick", "--sort", "objective", "--format", "json", cwd=project_with_sweep).stdout
     rows: list[dict[str, Any]] = json.loads(shown)["trials"]
     return rows
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

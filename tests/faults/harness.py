@@ -167,6 +167,11 @@ class Bench:
         """How many trials have ended by themselves, those included that the study has not been told of yet."""
         return len(finished(self.books))
 
+    @property
+    def n_results(self) -> int:
+        """How many trials have left a result, the attempts of one point each for itself."""
+        return len(list(self.books.jobs.glob("*/result.json")))
+
     def start(
         self,
         *overrides: str,

@@ -376,13 +376,6 @@ def test_rubbish_in_a_lock_that_is_held_changes_nothing_about_its_being_held(
     assert held.read_bytes() == b"\xff\xfe rubbish }"
 
 
-@pytest.fixture
-def besoms(tmp_path: Path, clean_environment: Mapping[str, str]) -> Iterator[Bench]:
-    bench = Bench.of_besom(tmp_path, clean_environment)
-    yield bench
-    bench.end_all()
-
-
 def refused(bench: Bench, *overrides: str) -> str:
     """Start a sweep that is to refuse; return its one line, nothing having changed."""
     start = bench.start(*overrides)

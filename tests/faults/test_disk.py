@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -124,22 +124,11 @@ def test_a_file_that_found_no_room_is_named_and_nothing_of_it_stays(tmp_path: Pa
     assert (tmp_path / "file").read_text() == "as it was"
 
 
-@pytest.fixture
-def besoms(tmp_path: Path, clean_environment: Mapping[str, str]) -> Iterator[Bench]:
-    bench = Bench.of_besom(tmp_path, clean_environment)
-    yield bench
-    bench.end_all()
-
-
-def n_results(bench: Bench) -> int:
-    return len(list(bench.books.jobs.glob("*/result.json")))
-
-
 def ran_into(bench: Bench, disk: Path, left: int = 0) -> Start:
     """Start the sweep, fill a disk once a trial has ended, and see how that ends."""
-    before, n = len(bench.kept), n_results(bench)
+    before, n = len(bench.kept), bench.n_results
     start = bench.start(more=8)
-    bench.until(lambda: n_results(bench) > n, start)
+    bench.until(lambda: bench.n_results > n, start)
     fill(disk, left)
     assert start.ended() == 1, start.output
     said = [line for line in start.output.splitlines() if line.startswith("besom: ")]

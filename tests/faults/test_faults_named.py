@@ -7,9 +7,6 @@ them in besom's own, with every kind of fault.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-
 import pytest
 from harness import Bench
 
@@ -33,20 +30,6 @@ OF_BESOMS_APP = (
     *("images_shared:1:both", "books_opened:1:self", "run_made:2:both", "run_noted:2:self", "mended_run:1:self"),
     *("reported:3:parent", "run_ended:1:both", "closing:1:self", "drawing:1:self", "crowning:1:self"),
 )
-
-
-@pytest.fixture
-def app(tmp_path: Path, clean_environment: Mapping[str, str]) -> Iterator[Bench]:
-    bench = Bench.of_app(tmp_path, clean_environment)
-    yield bench
-    bench.end_all()
-
-
-@pytest.fixture
-def besoms(tmp_path: Path, clean_environment: Mapping[str, str]) -> Iterator[Bench]:
-    bench = Bench.of_besom(tmp_path, clean_environment)
-    yield bench
-    bench.end_all()
 
 
 def test_a_sweep_survives_a_kill_at_every_point_of_its_own(app: Bench) -> None:

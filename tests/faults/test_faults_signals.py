@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator, Mapping
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from harness import Bench, Start
@@ -20,20 +18,6 @@ pytestmark = [pytest.mark.service, pytest.mark.timeout(1800)]
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 EACH = pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
-
-
-@pytest.fixture
-def app(tmp_path: Path, clean_environment: Mapping[str, str]) -> Iterator[Bench]:
-    bench = Bench.of_app(tmp_path, clean_environment)
-    yield bench
-    bench.end_all()
-
-
-@pytest.fixture
-def besoms(tmp_path: Path, clean_environment: Mapping[str, str]) -> Iterator[Bench]:
-    bench = Bench.of_besom(tmp_path, clean_environment)
-    yield bench
-    bench.end_all()
 
 
 def is_training(bench: Bench) -> bool:

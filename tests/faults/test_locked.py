@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -139,17 +139,6 @@ def test_readers_wait_briefly_for_who_locks_everything_and_then_say_so(
     assert holder.poll() is None, "it was held all the time"
 
 
-@pytest.fixture
-def besoms(tmp_path: Path, clean_environment: Mapping[str, str]) -> Iterator[Bench]:
-    bench = Bench.of_besom(tmp_path, clean_environment)
-    yield bench
-    bench.end_all()
-
-
-def n_results(bench: Bench) -> int:
-    return len(list(bench.books.jobs.glob("*/result.json")))
-
-
 @pytest.mark.service
 @pytest.mark.timeout(1800)
 def test_a_sweep_waits_for_a_locked_studies_db_at_its_start_and_between_its_trials(besoms: Bench, hold: Hold) -> None:
@@ -159,9 +148,9 @@ def test_a_sweep_waits_for_a_locked_studies_db_at_its_start_and_between_its_tria
     at_start, told = hold(file, 300, "everything"), "is locked by another program; waiting up to 60 s for it"
     start = besoms.start(command=command)
     besoms.until(lambda: start.said(f"besom: {file} {told}"), start)
-    ended = n_results(besoms)
+    ended = besoms.n_results
     at_start.kill()
-    besoms.until(lambda: n_results(besoms) > ended, start)
+    besoms.until(lambda: besoms.n_results > ended, start)
     between = hold(file, 300)
     besoms.until(lambda: start.output.count(told) == 2, start)
     between.kill()
@@ -177,8 +166,8 @@ def test_a_sweep_that_waited_in_vain_ends_and_goes_on_later(besoms: Bench, hold:
     file = besoms.books.study_db
     besoms.whole()
     for seconds, code in ((3, 0), (30, 0), (200, 1)):
-        start, n = besoms.start(more=6), n_results(besoms)
-        besoms.until(lambda start=start, n=n: n_results(besoms) > n, start)
+        start, n = besoms.start(more=6), besoms.n_results
+        besoms.until(lambda start=start, n=n: besoms.n_results > n, start)
         holder = hold(file, seconds)
         assert start.ended() == code, start.output
         if code:

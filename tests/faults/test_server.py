@@ -6,8 +6,6 @@ Real: ``mlflow server`` behind a proxy that fails on demand, and besom's own com
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,11 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 from conftest import BesomCommand, Folder, until
-from proxy import Proxy, free_port
+from proxy import Proxy
+from servers import mlflow_server
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(1200)]
 
@@ -30,37 +28,11 @@ EPOCH_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 ARTIFACTS = {"config.yaml", "fingerprint.json", "learning_curve.png", "layers.csv", "trial.log"}
 
 
-def answers(address: str) -> bool:
-    try:
-        with urlopen(f"{address}/health", timeout=1) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]) -> Iterator[str]:
     """Return the address of ``mlflow server``."""
-    folder = tmp_path_factory.mktemp("server")
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    where = ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", f"{folder}/artifacts"]
-    env = {
-        **clean_environment,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(
-            [*command, *where], cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
-        ) as process,
-    ):
-        try:
-            until(lambda: answers(f"http://127.0.0.1:{port}"), 120)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
+    with mlflow_server(tmp_path_factory.mktemp("server"), clean_environment) as address:
+        yield address
 
 
 @pytest.fixture
