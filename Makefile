@@ -33,9 +33,7 @@ coverage: venv ## the same, with what it covers; half as long again
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov --cov-report=term $(ARGS)
 
 test-services: venv ## the tests that need a browser, a server or another environment, and the longer ones
-	@folder=$$(mktemp -d -t b.XXXXXX) && status=0 && \
-	$(BIN)/python -m pytest --basetemp=$$folder/t --numprocesses=2 --dist=loadfile -m 'service and not torture' $(ARGS) || status=$$?; \
-	rm -rf "$$folder"; exit $$status  # a short name: of a socket's path the system takes 107 bytes
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m 'service and not torture' $(ARGS)
 
 prove: venv ## 50 trials of every kind, each again in a fresh process, on lanes of 1 and of 2 threads; half an hour
 	@$(BIN)/python benchmarks/prove.py $(ARGS)

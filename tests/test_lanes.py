@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ import psutil
 import pytest
 from conftest import all_gone, lanes_of, until
 
+from besom.engines import sockets
 from besom.engines.engine import OnReport, WorkerDied
 from besom.engines.lane import LaneSetup
 from besom.engines.lanes import START_METHODS, LanePool
+from besom.errors import ConfigError
 
 
 class TwoWordsError(Exception):
@@ -289,6 +292,33 @@ def test_lanes_end_by_themselves_when_their_parent_is_killed(tmp_path: Path, num
         assert len(children) >= 2
         parent.send_signal(number)
     until(lambda: all_gone(children), seconds=15)
+
+
+def test_lanes_start_under_a_tmpdir_that_is_too_long_for_a_socket(tmp_path: Path) -> None:
+    script, place = tmp_path / "parent.py", tmp_path / ("x" * 120)
+    place.mkdir()
+    script.write_text(PARENT.format(tests=str(Path(__file__).parent), method=started_by).replace("time.sleep", "exit"))
+    done = subprocess.run(
+        [sys.executable, str(script)], env=os.environ | {"TMPDIR": str(place)}, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (60, "ready\n"), done.stderr
+    assert not list(place.iterdir())
+
+
+def test_where_no_folder_is_short_enough_for_a_socket_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", f"/{'x' * 120}")
+    monkeypatch.setattr(sockets, "SHORT", ("/nowhere",))
+    with pytest.raises(ConfigError, match=r"TMPDIR=/x{120} is too long: .*; set a shorter TMPDIR, or"):
+        sockets.keep_sockets_short()
+
+
+def test_where_there_is_no_memory_without_a_name_a_file_without_one_is_handed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    with lanes() as pool:
+        echo = pool.submit(("echo", 7), deaf)
+        settled(pool, echo)
+    assert echo.result() == 7
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_a_lane() -> None:

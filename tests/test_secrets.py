@@ -115,7 +115,7 @@ class ProcessList(threading.Thread):
                 except OSError:  # it has ended
                     continue
                 name = Path(line.split(b"\0")[0].decode(errors="replace")).name
-                self.seen.add(f"{name} {line[-200:]!r}")
+                self.seen.add(f"{name} {line!r}")
                 if any(form in line for form in FORMS):
                     self.found.add(repr(line))
 

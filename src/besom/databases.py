@@ -117,8 +117,9 @@ def _beside(file: Path, ending: str) -> Path:
     return file.with_name(file.name + ending)
 
 
-_given_up: set[str] = set()
-"""Files that a sweep has waited for in vain; until it can write into one again it waits for it no second time."""
+_given_up: dict[str, float] = {}
+"""Files that a sweep has waited for in vain, and how long; until it can write into one again it waits for it no second
+time."""
 
 
 class Patience:
@@ -150,7 +151,7 @@ class Patience:
         if not _is_locked(error):
             return explain(error, self.file, [Path(self.file).parent]) or error
         if self._seconds >= WritingConnection.seconds:
-            _given_up.add(self.file)
+            waited = _given_up[self.file] = _given_up.get(self.file, 0.0) + waited
         return StoreBusy(
             f"{self.file} has been locked by another program for {waited:.0f} s; nothing that was finished is lost: "
             "end that program (fuser names it), then the same command goes on"
@@ -177,7 +178,7 @@ class PatientConnection(sqlite3.Connection):
         wrote = self.in_transaction
         self.patiently(super().commit)
         if wrote:
-            _given_up.discard(self.patiently.file)
+            _given_up.pop(self.patiently.file, None)
 
 
 class PatientCursor(sqlite3.Cursor):

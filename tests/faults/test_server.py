@@ -9,7 +9,6 @@ import json
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -164,15 +163,20 @@ def test_a_server_that_goes_for_good_in_the_middle_costs_no_trial_and_the_next_s
 
 
 def test_a_server_that_is_gone_for_a_while_gets_all_in_the_same_start(
-    server: str, proxy: Proxy, sweep: Any, healthy: dict[int, str], tmp_path: Path, besom_command: BesomCommand
+    server: str, proxy: Proxy, tmp_path: Path, clean_environment: dict[str, str]
 ) -> None:
-    def back_soon(path: str) -> None:
-        if "runs/log-inputs" in path and not proxy.hits["refuse"]:
-            proxy.turn("refuse")
-            threading.Timer(9.0, proxy.turn, ["pass"]).start()
-
-    proxy.on_request = back_soon
-    said = sweep("--trials", "6").stderr
+    proxy.at("runs/log-inputs", "refuse")
+    sweep = [*(sys.executable, "-m", "besom", "sweep", *SMALL, "--trials", "6"), f"tracking.uri={proxy.address}"]
+    said = ""
+    with subprocess.Popen(
+        sweep, cwd=tmp_path, env=clean_environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said += line
+            if "does not answer" in line:
+                proxy.turn("pass")
+    assert process.returncode == 0, said
     assert proxy.hits["refuse"] >= 1
     assert said.count("does not answer") == 1
     assert said.count("answers again: all that waited is delivered") == 1

@@ -38,7 +38,7 @@ def serve(store: Store, sweep: str | None, host: str, port: int) -> int:
     Raises:
         NotFound: there is no store, or no such sweep in it.
         ConfigError: the port is taken.
-        StoreDamaged: MLflow's database cannot be read.
+        StoreDamaged: MLflow's database cannot be read, or not by this version of MLflow.
         StoreReadOnly: the store can only be read.
     """
     from besom.app.store import refuse_read_only
@@ -53,7 +53,7 @@ def serve(store: Store, sweep: str | None, host: str, port: int) -> int:
     server = _start(store, host, port)
     try:  # SIGTERM and SIGHUP, too, are an interrupt here: the server has a session of its own, and would live on
         address = f"http://{host}:{port}"
-        _wait_until_ready(server, f"{address}/health")
+        _wait_until_ready(server, f"{address}/health", store)
         say(f"MLflow UI: {address}/{_runs_of(address, sweep) if sweep else ''}   (Ctrl-C ends it)")
         sys.stdout.flush()
         raise BesomError(f"the MLflow server ended by itself with exit code {server.wait()}")
@@ -146,10 +146,13 @@ def _start(store: Store, host: str, port: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
+def _wait_until_ready(server: subprocess.Popen[bytes], url: str, store: Store) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
+            from besom.tracking import mlflow_client
+
+            mlflow_client(store.mlflow_uri)  # says so where another version of MLflow has written the database
             raise BesomError(f"the MLflow server ended at once with exit code {server.returncode}")
         try:
             with _open(url, timeout=1):

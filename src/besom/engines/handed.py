@@ -1,4 +1,4 @@
-"""What a pool hands to each of its lanes: in memory that has no name, so that a killed pool leaves no file behind.
+"""What a pool hands to each of its lanes: in memory without a name, so that a killed pool leaves no file behind.
 
 Not an argument of the process: one that is killed before it has read its arguments would block its parent for ever, if
 they do not fit into a pipe. Knows nothing of what is handed.
@@ -7,6 +7,7 @@ they do not fit into a pipe. Knows nothing of what is handed.
 from __future__ import annotations
 
 import os
+import tempfile
 from multiprocessing import reduction
 from typing import Any
 
@@ -26,7 +27,7 @@ class Handed:
     @classmethod
     def of(cls, content: Any) -> Handed:
         """Put ``content`` where other processes can take it from."""
-        handed = cls(os.memfd_create("besom-handed"))
+        handed = cls(_nameless())
         with os.fdopen(os.dup(handed._handle), "wb") as file:
             file.write(cloudpickle.dumps(content))
         return handed
@@ -46,6 +47,14 @@ class Handed:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (reduction.DupFd(self._handle),)  # works while a process is started, and only then
+
+
+def _nameless() -> int:
+    """Return the descriptor of an empty file without a name; where there is no such memory, as on macOS, on disk."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("besom-handed")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _again(handle: Any) -> Handed:

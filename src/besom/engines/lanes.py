@@ -25,6 +25,7 @@ import cloudpickle
 from besom.engines.engine import OnReport, WorkerDied
 from besom.engines.handed import Handed
 from besom.engines.lane import LaneSetup, run_lane
+from besom.engines.sockets import keep_sockets_short
 from besom.errors import DiskFull
 from besom.signals import passed_over
 
@@ -41,7 +42,11 @@ def warm_up(preload: Sequence[str]) -> None:
     """Start the process that lanes of ``start_method="forkserver"`` are copied from; does not wait for it.
 
     Lanes get the environment as it is now. One pool of such lanes at a time.
+
+    Raises:
+        ConfigError: TMPDIR is too long for a socket, and no other folder can be written.
     """
+    keep_sockets_short()
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
     with passed_over():
         forkserver.ensure_running()
