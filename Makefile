@@ -38,8 +38,9 @@ test-services: venv ## the tests that need a browser, a server or another enviro
 prove: venv ## 50 trials of every kind, each again in a fresh process, on lanes of 1 and of 2 threads; half an hour
 	@$(BIN)/python benchmarks/prove.py $(ARGS)
 
-torture: venv ## every fault at every point of a sweep, then kills at random times, and what was lost; an hour
+torture: venv ## every fault at every point of a sweep, then kills at random times, and what was lost; two hours
 	@$(BIN)/python benchmarks/torture.py $(ARGS)
+	@$(BIN)/python -m pytest -m torture tests/faults
 
 bench: venv ## every benchmark, then docs/benchmarks.md; hours; BESOM_MNIST_NPZ names the whole MNIST
 	@sh .ci/venv bench .venv-hydra-1.4 .ci/hydra-1.4.lock

@@ -1,8 +1,8 @@
 """What `make audit` does: asks PyPI for the known vulnerabilities of every package that a lock pins.
 
 pip-audit passes over a package of which nobody could tell it anything, and then finds nothing: here that is no good
-end. Exit codes: 0 every package was looked up and none has a known vulnerability; 1 some have; 2 not all could be
-looked up.
+end. Exit codes: 0 every package was looked up and none has a known vulnerability; 1 some have; 2 none is known to
+have one, but not all could be looked up.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ COMMAND = ("--require-hashes", "--disable-pip", "--progress-spinner", "off", "--
 
 
 def main(locks: list[str]) -> int:
-    """Look through each lock and return the worst of the exit codes."""
-    return max(audited(lock) for lock in locks)
+    """Look through each lock and return the worst of the exit codes: what is known counts more than what is not."""
+    codes = {audited(lock) for lock in locks}
+    return 1 if 1 in codes else max(codes)
 
 
 def audited(lock: str) -> int:
@@ -38,7 +39,7 @@ def audited(lock: str) -> int:
         _told(1, f"{lock}: {package['name']} {package['version']}: {one['id']} {aliases}; mended in {mended}")
     if len(known) < len(packages) or not packages:
         return _told(
-            2,
+            1 if found else 2,
             f"{lock}: {len(packages) - len(known)} of {len(packages)} packages could not be looked up: PyPI's "
             "advisories cannot be reached from here, or do not know them; run make audit where they can",
         )

@@ -71,7 +71,7 @@ CHEAP = [
     *("-m", "x=interval(-5.0,5.0)", "y=interval(-5.0,5.0)", "z=choice(a,b,c)"),
     *("hydra/sweeper=besom", "hydra/launcher=besom_lanes", "hydra.launcher.n_lanes=2"),
     *("hydra.sweeper.sampler.seed=1", "hydra.sweeper.study_name=cheap", "hydra.sweep.dir=sweep"),
-    *("hydra.sweeper.storage=sqlite:///sweep/studies.db", "hydra.sweeper.history=1000"),
+    "hydra.sweeper.storage=sqlite:///sweep/studies.db",
 ]
 REAL = """
 # @package _global_
@@ -105,9 +105,9 @@ def main() -> None:
     given = parser.parse_args()
     found: dict[str, Any] = about_machine()
     with tempfile.TemporaryDirectory(prefix="besom-long-run-") as name:
-        found["cheap"] = cheap(Path(name) / "cheap", given.cheap)
-        found["real"] = real(Path(name) / "real", given.real)
-    write_atomically(given.out, json.dumps(found, indent=1) + "\n")
+        for part, run, trials in (("cheap", cheap, given.cheap), ("real", real, given.real)):
+            found[part] = run(Path(name) / part, trials)
+            write_atomically(given.out, json.dumps(found, indent=1) + "\n")
     text = given.page.read_text("utf-8") if given.page.is_file() else ""
     given.page.write_text(replaced(text, NAME, section(found)), encoding="utf-8")
     print(section(found))
@@ -132,7 +132,8 @@ def real(folder: Path, trials: int) -> dict[str, Any]:
 def watched(folder: Path, command: Sequence[str], trials: int, store: Path) -> dict[str, Any]:
     """Run a sweep; return what was seen of its processes, its clocks and its folder."""
     started, seen = time.perf_counter(), []
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("BESOM", "HYDRA", "MLFLOW"))}
+    environment = {**kept, "PYTHONPATH": str(HERE)}
     with (folder / "out.txt").open("w") as out:
         process = subprocess.Popen([sys.executable, *command], cwd=folder, env=environment, stdout=out, stderr=out)
         while process.poll() is None:
@@ -140,10 +141,11 @@ def watched(folder: Path, command: Sequence[str], trials: int, store: Path) -> d
             seen += look(psutil.Process(process.pid), time.perf_counter() - started)
     seconds = time.perf_counter() - started
     if process.returncode:
-        sys.exit(f"long_run: {' '.join(command)} ended with {process.returncode}\n{(folder / 'out.txt').read_text()}")
+        sys.stderr.write(f"{' '.join(command)} → {process.returncode}\n{(folder / 'out.txt').read_text()[-9999:]}\n")
     return {
         "trials": trials,
         "seconds": seconds,
+        "exit_code": process.returncode,
         "states": states(store / "studies.db"),
         "seen": thinned(seen),
         "milliseconds": {
@@ -190,9 +192,9 @@ def states(database: Path) -> dict[str, int]:
 
 
 def size(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder."""
+    """Return the bytes that a file, or all files in a folder, take on the disk."""
     files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sum(file.stat().st_blocks * 512 for file in files if file.is_file())
 
 
 def section(found: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ def about_machine() -> dict[str, Any]:
         "besom": {
             "version": version("besom"),
             "commit": git("rev-parse", "HEAD"),
-            "changed": bool(git("status", "--porcelain", "--", "src", "conf")),
+            "changed": bool(git("status", "--porcelain", "--", "src", "conf")) if git("rev-parse", "HEAD") else None,
         },
     }
 

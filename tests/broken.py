@@ -284,6 +284,11 @@ WAYS: dict[str, Break] = {
         *("warning", "quick/1", "its run has no weights_sha256"),
         mends=True,
     ),
+    "a run with another hash": Break(
+        lambda store: mlflow(store, f"update tags set value = 'beef' where key = 'weights_sha256' and {of_run(store)}"),
+        *("warning", "quick/1", "its run has another weights_sha256"),
+        mends=True,
+    ),
     "an epoch that is not there": Break(
         lambda store: mlflow(store, f"delete from metrics where key = 'val_loss' and step = 0 and {of_run(store)}"),
         *("error", "quick/1", "val_loss has 1 of 2 epochs"),

@@ -14,7 +14,8 @@ import pytest
 ROOMS = {
     "ground": """
         code_watch configs contained cores databases disk errors files fingerprint geometry judge lock options paths
-        provenance quiet reporting results seeding signals tables targets tracker uris withheld
+        provenance quiet reporting results seeding signals tables targets temporary tracker uris
+        withheld
     """,
     "trial": "data datasets experiments model spool tracking trial",
     "sweep": "engines hydra_conf search storage sweep",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -45,3 +47,33 @@ def test_an_audit_that_could_not_be_done_is_told_in_one_line_and_fails(lock: str
     assert done.returncode == 2
     assert done.stderr.startswith(f"besom: {message}")
     assert len(done.stderr.splitlines()) == 1
+
+
+KNOWN = {"name": "a", "version": "1", "vulns": [{"id": "PYSEC-1", "fix_versions": ["2"]}]}
+SOUND, UNKNOWN = {"name": "b", "version": "1", "vulns": []}, {"name": "c", "skip_reason": "not found"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "code"),
+    [
+        ([[SOUND]], 0),
+        ([[KNOWN, SOUND]], 1),
+        ([[SOUND, UNKNOWN]], 2),
+        ([[KNOWN, UNKNOWN]], 1),
+        ([[KNOWN], [UNKNOWN]], 1),
+        ([[]], 2),
+    ],
+)
+def test_a_known_vulnerability_is_worse_than_not_knowing(
+    answers: list[list[dict[str, object]]], code: int, tmp_path: Path
+) -> None:
+    # stands for pip-audit, which is not in this environment, nor its advisories
+    (tmp_path / "pip_audit.py").write_text("import sys\nprint(open(sys.argv[-1] + '.said').read())\n")
+    locks = [str(tmp_path / f"{number}.lock") for number in range(len(answers))]
+    for lock, answer in zip(locks, answers, strict=True):
+        Path(lock).touch()
+        Path(f"{lock}.said").write_text(json.dumps({"dependencies": answer}))
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(ROOT / ".ci" / "audit.py"), *locks]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -23,10 +24,13 @@ import besom.app.cli
 from besom.app.config_file import read_config_file
 from besom.compare.catalog import find_run
 from besom.datasets.pinned import mnist_5k
-from besom.errors import ConfigError
+from besom.errors import ConfigError, NotFound
 from besom.export.environment import Environment
 from besom.export.folder import written_whole
 from besom.paths import Store
+from besom.reproduce.exported import request_of
+from besom.reproduce.original import checked_fingerprint
+from besom.reproduce.request import Options
 
 HASHES = ("weights_sha256", "history_sha256", "predictions_sha256")
 SMALL = ("data.n_train=200", "data.n_val=100", "train.epochs=1")
@@ -282,6 +286,15 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "an unknown key": (changed("train", epoch=3), "train.epoch: "),
     "a value of another type": (changed("train", epochs="many"), "train.epochs: "),
     "a value out of range": (changed("train", epochs=0), "epochs=0 is too small"),
+    "a tag on another value": ("a: !!bool foo", "cannot be read"),
+    "a depth that is none": (changed("model", depth="abc"), "model.depth='abc' is no number of layers"),
+    "a long integer": ("data: {}\nmodel: {}\ntrain: {seed: 0x" + "f" * 5000 + "}", "an integer of more than 64 bits"),
+    "two hundred brackets": ("data: {}\ntrain: {}\nmodel: {dense: " + "[" * 200 + "]" * 200 + "}", "nested more"),
+    "no URI": (changed("tracking", uri="http://[foo"), r"'http://\[foo' is no URI"),
+    "a store elsewhere": (changed("paths", store="/away/.config"), "paths.store='/away/.config' lies outside"),
+    "a store above": (changed("paths", store="x/../../other"), "paths.store='x/../../other' lies outside"),
+    "a database elsewhere": (changed("tracking", uri="sqlite:////away/m.db"), "tracking.uri='sqlite:.* lies out"),
+    "a database above": (changed("tracking", uri="sqlite:///../m.db?x=1"), "tracking.uri='sqlite:.* lies outside"),
     "a password": (changed("tracking", uri="http://me:tr0ub4dor@h/"), "holds a password"),
 }  # fmt: skip
 
@@ -303,6 +316,30 @@ def test_a_hostile_file_is_one_line_exit_2_and_no_store(
     assert "f.yaml" in err or what == "a password"
     assert "tr0ub4dor" not in err
     assert [file.name for file in tmp_path.iterdir()] == ["f.yaml"]
+
+
+def test_a_file_may_name_places_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    content = {**FILE, "paths": {"store": "mine"}, "tracking": {"uri": "sqlite:///mine/runs.db"}}
+    (tmp_path / "f.yaml").write_text(yaml.safe_dump(content))
+    assert read_config_file(tmp_path / "f.yaml", []) == content
+
+
+@pytest.mark.parametrize("packages", [[1], "ab", 7])
+@pytest.mark.parametrize("part", ["packages", "sources"])
+def test_a_fingerprint_of_another_shape_is_refused(part: str, packages: Any) -> None:
+    with pytest.raises(ConfigError, match=f"^{part} in f.json is .*; expected a mapping"):
+        checked_fingerprint({part: packages}, "f.json")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda file: os.truncate(os.open(file, os.O_CREAT | os.O_RDWR), 2**40)])
+def test_a_pipe_or_a_huge_file_in_an_exported_folder_holds_nobody_up(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / "config.yaml")
+    with pytest.raises(NotFound, match=r"config.yaml cannot be read: it (is no plain file|has more than)"):
+        request_of(tmp_path, Store.at(tmp_path / "mlruns"), Options(), pytest.fail)
 
 
 WRONG_USES = {

@@ -68,7 +68,20 @@ def test_every_name_that_is_taken_is_one_folder_in_the_store(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "TRAIN", "con", "NUL", "nul.txt", "com1", "LPT9.x", "quick.", "x..", "quick-deleted-1764069300"]
+    "name",
+    [
+        "train",
+        "TRAIN",
+        "reproductions",
+        "con",
+        "NUL",
+        "nul.txt",
+        "com1",
+        "LPT9.x",
+        "quick.",
+        "x..",
+        "quick-deleted-1764069300",
+    ],
 )
 def test_a_reserved_name_is_no_new_sweeps(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"^sweep name '{name}' is reserved, .*; give another --name"):

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -21,14 +22,15 @@ from stored import study_in, trial
 
 import besom.app.cli
 from besom.app.store import create_store
-from besom.errors import ConfigError, SweepLocked
+from besom.contained import LOCATIONS
+from besom.errors import ConfigError, StoreDamaged, SweepLocked
 from besom.lock import parent_lock
 from besom.paths import Store
 from besom.spool.journal import Journal
 from besom.storage import load_study
 from besom.upkeep import relocate as relocate_module
 from besom.upkeep.moved import former_home, refuse_moved
-from besom.upkeep.relocate import relocate
+from besom.upkeep.relocate import COLUMNS, relocate
 
 READERS = ("status", "runs", "best")
 OTHERS = (
@@ -174,10 +176,14 @@ def test_a_sweep_that_runs_is_not_relocated(copy: Store, made: Store) -> None:
     assert former_home(copy) == made.root
 
 
-def test_a_store_that_somebody_has_open_is_not_relocated(copy: Store, made: Store) -> None:
-    code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('select 1 from runs').fetchone(); input()"
-    with subprocess.Popen([sys.executable, "-c", code, str(copy.mlflow_db)], stdin=subprocess.PIPE) as user:
-        until(lambda: any(one.path == str(copy.mlflow_db) for one in psutil.Process(user.pid).open_files()))
+@pytest.mark.parametrize(("name", "table"), [("mlflow.db", "runs"), ("studies.db", "trials")])
+def test_a_store_that_somebody_has_open_is_not_relocated(name: str, table: str, copy: Store, made: Store) -> None:
+    file = str(copy.root / name)
+    code = (
+        f"import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('select 1 from {table}').fetchone(); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, file], stdin=subprocess.PIPE) as user:
+        until(lambda: any(one.path == file for one in psutil.Process(user.pid).open_files()))
         with pytest.raises(ConfigError, match=rf"process {user.pid} \(.*\) has .* open; expected nobody at work"):
             relocate(copy)
         user.communicate(b"\n")
@@ -187,18 +193,131 @@ def test_a_store_that_somebody_has_open_is_not_relocated(copy: Store, made: Stor
 
 @pytest.mark.parametrize("moment", ["_mlflow", "_tracking_uris", "_replace"])
 def test_killed_at_any_moment_it_is_made_again(moment: str, copy: Store, made: Store) -> None:
-    study = load_study(copy.studies_uri, "toy")
-    study.set_user_attr("home", str(made.sweep("toy")))
+    load_study(copy.studies_uri, "toy").set_user_attr("home", str(made.sweep("toy")))
+    gc.collect()  # the child would find it open
     child = os.fork()
     if child == 0:  # pragma: no cover
-        setattr(relocate_module, moment, lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
-        relocate(copy)
-    os.waitpid(child, 0)
+        try:
+            setattr(relocate_module, moment, lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
+            relocate(copy)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert former_home(copy) == made.root
     relocate(copy)
     assert former_home(copy) is None
     assert load_study(copy.studies_uri, "toy").user_attrs["home"] == str(copy.sweep("toy"))
     assert not list(copy.root.glob("*.before-relocate"))
+
+
+def torn_journal(store: Store) -> None:
+    journal = Journal(store.spool("toy") / "r")
+    journal.begin({"run_id": "r"})
+    (journal.folder / "operations.jsonl").write_text('{"form')
+
+
+def noise_for_an_address(store: Store) -> None:
+    store.sweep("toy").mkdir(parents=True)
+    store.tracking_uri("toy").write_bytes(b"\xff\xfe")
+
+
+def pipe_for_an_address(store: Store) -> None:
+    store.sweep("toy").mkdir(parents=True)
+    os.mkfifo(store.tracking_uri("toy"))
+
+
+def noise_for_a_home(store: Store) -> None:
+    load_study(store.studies_uri, "toy").set_user_attr("home", "/x")
+    with closing(sqlite3.connect(store.studies_db)) as database, database:
+        database.execute("update study_user_attributes set value_json = '\"/x' where key = 'home'")
+
+
+def empty_studies(store: Store) -> None:
+    store.studies_db.write_bytes(b"")
+
+
+def lock_of_a_file_system(store: Store) -> None:
+    store.lock("toy").parent.mkdir(parents=True)
+    (store.lock("toy").parent / ".nfs0001").touch()
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (torn_journal, "operations.jsonl is left as it is: it has no first line"),
+        (noise_for_an_address, "tracking_uri is left as it is: 'utf-8' codec"),
+        (pipe_for_an_address, "tracking_uri is left as it is: it is no plain file"),
+        (noise_for_a_home, ""),
+        (empty_studies, ""),
+        (lock_of_a_file_system, ""),
+    ],
+)
+def test_a_small_file_that_is_damaged_is_told_and_the_store_is_relocated(
+    harm: Callable[[Store], None], told: str, copy: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harm(copy)
+    relocate(copy)
+    assert former_home(copy) is None
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == bool(told)
+    assert told in said
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "studies.db"])
+def test_a_database_that_is_none_is_refused_and_nothing_is_made(name: str, copy: Store) -> None:
+    (copy.root / name).write_text("words, and more words")
+    with pytest.raises(StoreDamaged, match=f"{name} is no SQLite database"):
+        relocate(copy)
+    (copy.root / name).unlink()
+    (copy.root / name).symlink_to("gone.db")
+    with pytest.raises(StoreDamaged, match=f"{name} is a link to nothing"):
+        relocate(copy)
+    assert not (copy.root / "gone.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "former", "after"),
+    [
+        ("/a/jobs/toy", "/b", "/a", "/b/jobs/toy"),
+        ("/c/jobs/toy", "/b", "/a", None),
+        ("/b/jobs/toy", "/b", "/a", None),
+        ("/a/jobs/toy", "/a/mlruns", "/a", "/a/mlruns/jobs/toy"),
+        ("/a/mlruns/jobs/toy", "/a/mlruns", "/a", None),  # of a call that was killed
+        ("/a/mlruns/jobs/toy", "/a", "/a/mlruns", "/a/jobs/toy"),
+        ("/a/jobs/toy", "/a", "/a/mlruns", None),
+        (1, "/b", "/a", None),
+    ],
+)
+def test_a_path_is_brought_after_the_store_once(path: object, root: str, former: str, after: str | None) -> None:
+    assert relocate_module._inside(path, Store(Path(root)), [Path(former)]) == after
+
+
+def test_what_is_deleted_by_its_address_is_relocated_too(copy: Store, made: Store) -> None:
+    told = {(query.split(" from ")[1].split()[0], query.split()[1]) for query in LOCATIONS}
+    assert told <= set(COLUMNS)
+    with closing(sqlite3.connect(copy.mlflow_db)) as database, database:
+        database.execute(
+            "insert into trace_info (request_id, experiment_id, timestamp_ms, execution_time_ms, status) "
+            "values ('t', 0, 1, 1, 'OK')"
+        )
+        database.execute(
+            "insert into trace_tags (request_id, key, value) values ('t', 'mlflow.artifactLocation', ?)",
+            [f"{made.artifacts.as_uri()}/0/traces/t/artifacts"],
+        )
+    relocate(copy)
+    with closing(sqlite3.connect(copy.mlflow_db)) as database:
+        [(address,)] = database.execute("select value from trace_tags").fetchall()
+    assert address == f"{copy.artifacts.as_uri()}/0/traces/t/artifacts"
+
+
+def test_nothing_is_written_through_a_link(copy: Store, made: Store, tmp_path: Path) -> None:
+    away = tmp_path / "mine"
+    away.mkdir()
+    (away / "tracking_uri").write_text(made.mlflow_uri)
+    copy.sweep("toy").parent.mkdir()
+    copy.sweep("toy").symlink_to(away)
+    relocate(copy)
+    assert (away / "tracking_uri").read_text() == made.mlflow_uri
 
 
 SHORT = ("sweep", "quick", "train.epochs=2", "data.n_train=200", "data.n_val=100")

@@ -229,9 +229,16 @@ def test_a_rerun_that_died_blames_nobody() -> None:
         ({"host": "elsewhere", "pid": "99999999"}, False),
         ({"pid": "x"}, False),
         ({"pid": "-5"}, True),
+        ({"pid": "9" * 30}, True),
+        ({"pid": None}, False),
+        ({"pid": []}, False),
+        ({"pid": math.inf}, False),
+        ({"pid": "99999999", "process_namespace": "pid:[1]"}, False),  # of another container of this host's name
+        ({"pid": "99999999", "process_namespace": ""}, True),  # of an earlier besom
+        ({"process_namespace": "pid:[1]", "process_boot": "another/1"}, True),
     ],
 )
-def test_only_a_process_of_this_host_can_be_known_to_be_dead(change: dict[str, str], dead: bool) -> None:
+def test_only_a_process_of_this_host_can_be_known_to_be_dead(change: dict[str, Any], dead: bool) -> None:
     assert is_dead({**process_tags(), **change}) is dead
 
 

@@ -39,6 +39,9 @@ SECRETS = {
     "DATABASE_URL": "mysql://me:c4n4ry-mysql@127.0.0.1/db",
     "PGPASSWORD": "c4n4ry-postgres",
     "WANDB_API_KEY": "c4n4ry-wandb",
+    "KAGGLE_KEY": "c4n4ry-kaggle\n",
+    "SSH_PRIVATE_KEY": '-----BEGIN KEY-----\nc4n4ry-first\nc4n4ry-"second\\\n-----END KEY-----\n',
+    "SLACK_WEBHOOK_URL": "https://127.0.0.1:1/c4n4ry-webhook",
 }
 NEEDLE = "c4n4ry"
 """All of them begin so; the halves of Base64 that it can turn into are looked for, too."""

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,10 +23,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from besom.app.store import create_store
-from besom.errors import ConfigError
+from besom.errors import ConfigError, StoreBusy
+from besom.experiments import open_experiment
+from besom.lock import process_identity
 from besom.paths import OUTSIDE_SWEEPS, Store, checked_sweep_name
 from besom.spool.attempt import RETRIES, bounded, once
-from besom.spool.classes import Failure, failure_of
+from besom.spool.classes import Failure, failure_of, is_outage
 from besom.spool.client import RunWriter, creation, made
 from besom.spool.deliver import Delivered, deliver, n_pending, pending
 from besom.spool.journal import Journal
@@ -38,6 +41,7 @@ from besom.spool.operations import (
     Input,
     Model,
     Note,
+    Target,
     from_json,
     source_tags,
     to_json,
@@ -122,6 +126,35 @@ class TestJournal:
         assert names == ["0", "1"]
         assert [(journal.files(name) / "deep" / "a").read_text() for name in names] == ["1", "1"]
 
+    def test_a_head_alone_is_no_journal_and_what_comes_next_has_one_of_its_own(self, store: Store) -> None:
+        journal = Journal(store.spool("toy") / "run")
+        journal.begin({"run_id": "run", "trial": None})
+        assert (journal.exists, n_pending(store, "toy"), pending(store, "toy")) == (False, 0, [])
+        writer = RunWriter(store.mlflow_uri, store, store.spool("toy"), "run", 3, is_away=True)
+        writer.write(Note("first"))
+        assert (journal.exists, journal.head()["trial"], n_pending(store, "toy")) == (True, 3, 1)
+        assert [from_json(one) for one in journal.operations()] == [Note("first")]
+
+    @pytest.mark.parametrize(("damaged", "line"), [(0, 1), (1, 2), (2, 3), (3, None)])
+    def test_a_damaged_line_is_named_unless_nothing_follows(
+        self, tmp_path: Path, damaged: int, line: int | None
+    ) -> None:
+        journal = Journal(tmp_path / "run")
+        journal.begin({})
+        for text in "abc":
+            journal.append(to_json(Note(text)))
+        file = journal.folder / "operations.jsonl"
+        lines = file.read_bytes().splitlines(keepends=True)
+        lines[damaged] = b"\0" * 7 + b"\n"
+        file.write_bytes(b"".join(lines))
+        if line is not None:
+            with pytest.raises(ValueError, match=rf"^line {line} of .*operations\.jsonl is damaged; put it back"):
+                journal.whole_operations()
+            return
+        assert [from_json(one) for one in journal.whole_operations()] == [Note("a"), Note("b")]
+        journal.append(to_json(Note("again")))  # in the place of the damaged one
+        assert [from_json(one) for one in journal.whole_operations()] == [Note("a"), Note("b"), Note("again")]
+
     def test_an_operation_of_a_later_besom_is_told_and_not_passed_over(self) -> None:
         with pytest.raises(ValueError, match="is no operation that this version of besom knows"):
             from_json({"op": "teleport"})
@@ -197,6 +230,30 @@ class TestWhatAnErrorMeans:
     def test_a_mistake_of_besoms_is_no_outage(self, error: Exception) -> None:
         assert failure_of(error) is None
 
+    @pytest.mark.parametrize(
+        ("error", "is_of_all"),
+        [
+            (ConfigError("the experiment is in the trash"), False),
+            (FileNotFoundError(2, "No such file", "files/0"), False),
+            (PermissionError(13, "Permission denied", "files/0"), False),
+            (shutil.Error([("a", "b", "gone")]), False),
+            (OSError(28, "No space left on device"), False),
+            (StoreBusy("locked"), True),
+            (ConnectionResetError(), True),
+            (TimeoutError("no answer"), True),
+            (http_error(503), True),
+            (of_sqlalchemy("OperationalError"), True),
+        ],
+    )
+    def test_trouble_of_one_run_is_no_outage(self, error: Exception, is_of_all: bool) -> None:
+        assert failure_of(error) is Failure.AWAY
+        assert is_outage(error) is is_of_all
+
+    def test_an_outage_behind_an_error_of_besoms_is_one(self) -> None:
+        error = ConfigError("cannot be used")
+        error.__cause__ = mlflow_error("INTERNAL_ERROR")
+        assert is_outage(error)
+
 
 class TestBounds:
     def test_a_call_that_hangs_is_left_after_its_time(self) -> None:
@@ -215,6 +272,16 @@ class TestBounds:
         monkeypatch.setenv(RETRIES, "2")
         with once():
             assert os.environ[RETRIES] == "0"
+        assert os.environ[RETRIES] == "2"
+
+    def test_a_call_that_was_left_puts_no_old_value_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(RETRIES, "2")
+        first, second = once(), once()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert os.environ[RETRIES] == "0"
+        second.__exit__(None, None, None)
         assert os.environ[RETRIES] == "2"
 
     def test_a_server_that_accepts_and_says_nothing_is_away_within_seconds(self) -> None:
@@ -297,6 +364,23 @@ def spool_one(store: Store, folder: Path) -> str:
     writer = made(store.mlflow_uri, store, store.spool("toy"), create, 0, is_away=True)
     whole_run(writer, folder)
     return writer.run_id
+
+
+def of_the_dead(run_id: str) -> dict[str, Any]:
+    """Return the head of a journal whose process has died."""
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    return {"run_id": run_id, "trial": None, **process_identity(), "pid": gone.pid}
+
+
+def known_run(store: Store, key: str) -> str:
+    """Return MLflow's id of the run that a provisional one became."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store.mlflow_uri)
+    every = [one.experiment_id for one in client.search_experiments()]
+    [run] = client.search_runs(every, f"tags.created_as = '{key}'")
+    return str(run.info.run_id)
 
 
 class TestDelivery:
@@ -423,6 +507,75 @@ class TestDelivery:
         assert "refused" in str(done.reason)
         assert (file.read_bytes(), [one.name for one in file.parent.iterdir() if one.suffix]) == (before, [file.name])
 
+    def test_what_a_kill_left_before_the_first_operation_is_cleared_away(self, store: Store) -> None:
+        for run_id in ("spooled-1", "0" * 32):
+            Journal(store.spool("toy") / run_id).begin(of_the_dead(run_id))
+        assert deliver(store, "toy", store.mlflow_uri, lambda run_ids: None) == Delivered()
+        assert not store.spools.exists()
+
+    def test_the_end_of_a_run_that_nobody_can_make_keeps_nothing_back(self, store: Store) -> None:
+        RunWriter(store.mlflow_uri, store, store.spool("toy"), "spooled-1").write(End("KILLED", 1, {}))
+        assert deliver(store, "toy", store.mlflow_uri, lambda run_ids: None) == Delivered()
+        assert not store.spools.exists()
+
+    def test_what_is_refused_of_a_run_is_no_reason_to_tell_its_rest_to_the_one_before(self, store: Store) -> None:
+        from mlflow import MlflowClient
+
+        client, folder = MlflowClient(store.mlflow_uri), store.spool("toy")
+        before = Journal(folder / "spooled-1")
+        before.begin({**of_the_dead("spooled-1"), "trial": 0})
+        before.append(to_json(creation("toy", "toy-0", 500, {"kind": "train"})("spooled-1")))
+        after = made(store.mlflow_uri, store, folder, creation("toy", "toy-1", 500, {"kind": "train"}), 1).run_id
+        client.log_param(after, "a", "1")
+        writer = RunWriter(store.mlflow_uri, store, folder, after, 1, is_away=True)
+        for operation in (Batch(params={"a": "2"}), Batch(tags={"who": "after"}), End("FINISHED", 5, {})):
+            writer.write(operation)
+        done = deliver(store, "toy", store.mlflow_uri, lambda run_ids: None)
+        runs = {run_id: client.get_run(run_id) for run_id in (done.run_ids["spooled-1"], after)}
+        assert [run.info.status for run in runs.values()] == ["RUNNING", "FINISHED"]
+        assert [run.data.tags.get("who") for run in runs.values()] == [None, "after"]
+
+    @pytest.mark.parametrize("trouble", ["trash", "files", "damaged"])
+    def test_trouble_of_one_run_keeps_no_other_back(self, store: Store, tmp_path: Path, trouble: str) -> None:
+        from mlflow import MlflowClient
+
+        create = creation("toy" if trouble != "trash" else "trashed", "toy-0", 500, {"kind": "train"})
+        writer = made(store.mlflow_uri, store, store.spool("toy"), create, -1, is_away=True)  # the first in line
+        (tmp_path / "first").mkdir()
+        whole_run(writer, tmp_path / "first")
+        journal = Journal(store.spool("toy") / writer.run_id)
+        file = journal.folder / "operations.jsonl"
+        if trouble == "trash":
+            client, experiment = open_experiment(store.mlflow_uri, "trashed", store)
+            client.delete_experiment(experiment)
+        elif trouble == "files":
+            shutil.rmtree(journal.files("0"))
+        else:
+            lines = file.read_bytes().replace(b'"train.epochs"', b'"train.epochs').splitlines(keepends=True)
+            dead = json.dumps({**json.loads(lines[0]), **of_the_dead(writer.run_id), "trial": -1})
+            file.write_bytes(b"".join([dead.encode() + b"\n", *lines[1:]]))
+        spool_one(store, tmp_path)
+        done = deliver(store, "toy", store.mlflow_uri, lambda run_ids: None)
+        assert (done.delivered, done.left, done.is_away) == (1, 1, False)
+        assert journal.exists
+        said = {"trash": "is in the trash", "files": "No such file", "damaged": "line 3 of"}[trouble]
+        assert said in str(done.reason)
+        if trouble == "trash":
+            MlflowClient(store.mlflow_uri).restore_experiment(experiment)
+            assert deliver(store, "toy", store.mlflow_uri, lambda run_ids: None) == Delivered(
+                1, 0, None, False, {writer.run_id: known_run(store, writer.run_id)}
+            )
+
+    def test_one_run_alone_is_delivered_while_its_process_lives(self, store: Store) -> None:
+        runs = [
+            made(store.mlflow_uri, store, store.spool("toy"), creation("toy", "r", 500, {}), is_away=True).run_id
+            for _ in range(2)
+        ]
+        for run_id in runs:
+            done = deliver(store, "toy", store.mlflow_uri, lambda run_ids: None, run_id=run_id)
+            assert (done.delivered, done.left, set(done.run_ids)) == (1, 0, {run_id})
+        assert deliver(store, "toy", store.mlflow_uri, lambda run_ids: None, run_id=runs[0]) == Delivered()
+
     def test_two_deliveries_do_not_meet(self, store: Store, tmp_path: Path) -> None:
         spool_one(store, tmp_path)
         met: list[Delivered] = []
@@ -443,6 +596,48 @@ class TestDelivery:
         writer = RunWriter(store.mlflow_uri, store, folder, "0" * 32, is_away=True)
         with pytest.raises(OSError, match=r"Not a directory|Permission denied|File exists"):
             writer.write(Batch(tags={"a": "b"}))
+
+
+class Mute(ThreadingHTTPServer):
+    """A server that is well, as it says, and answers nothing else."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), MuteHandler)
+        self.asked: list[str] = []
+        self.ended = threading.Event()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class MuteHandler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Mute)
+        self.server.asked.append(self.path)
+        if self.path != "/health":
+            self.server.ended.wait(60)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def healthy_and_mute() -> Iterator[Mute]:
+    with Mute() as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server
+        server.ended.set()
+        server.shutdown()
 
 
 class TestSweepWithoutItsServer:
@@ -483,6 +678,66 @@ class TestSweepWithoutItsServer:
         again.deliver(noted.update)
         assert (again.undelivered, again.running_trials()) == (0, [])
         assert set(noted) == {run_id}
+
+    @pytest.mark.parametrize("is_noted", [True, False])
+    def test_a_run_of_which_mlflow_was_told_a_part_is_no_stranger(
+        self, store: Store, tmp_path: Path, is_noted: bool
+    ) -> None:
+        from mlflow import MlflowClient
+
+        key = spool_one(store, tmp_path)
+        journal, client = Journal(store.spool("toy") / key), MlflowClient(store.mlflow_uri)
+        create = from_json(journal.operations()[0])
+        run_id = create.apply(Target(client, store.mlflow_uri, store), again=False)
+        if is_noted:
+            client.delete_tag(run_id, "created_as")  # its progress alone tells
+            journal.note_progress(1, run_id)
+        tracker = MlflowTracker()
+        tracker.open_sweep("toy", self.config(store, None), is_resume=True)
+        assert tracker.running_trials() == []
+        tracker.deliver(lambda run_ids: None)
+        check_run(store)
+
+    def test_a_run_whose_journal_was_never_begun_is_running_where_nobody_works_on_it(self, store: Store) -> None:
+        tracker = MlflowTracker()
+        tracker.open_sweep("toy", self.config(store, None))
+        run_id = tracker.start_trial(0, self.config(store, None), {})
+        Journal(store.spool("toy") / run_id).begin(of_the_dead(run_id))
+        assert tracker.running_trials() == [(run_id, 0)]
+
+    def test_an_end_that_an_earlier_start_left_does_not_end_the_next_one(self, store: Store, dead_address: str) -> None:
+        from mlflow import MlflowClient
+
+        client, config = MlflowClient(store.mlflow_uri), self.config(store, None)
+        MlflowTracker().open_sweep("toy", config)
+        [parent] = client.search_runs([client.get_experiment_by_name("toy").experiment_id])
+        writer = RunWriter(store.mlflow_uri, store, store.spool("toy"), parent.info.run_id, is_away=True)
+        writer.write(End("KILLED", 1, {}))
+        tracker = MlflowTracker()
+        tracker.open_sweep("toy", config, is_resume=True)
+        tracker.deliver(lambda run_ids: None)
+        assert client.get_run(parent.info.run_id).info.status == "RUNNING"
+        assert tracker.undelivered == 0
+
+    def test_a_server_that_is_healthy_and_hangs_is_not_asked_before_each_trial(
+        self, store: Store, healthy_and_mute: Mute, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        monkeypatch.setattr("besom.tracking.SECONDS", 0.3)
+        monkeypatch.setattr("besom.spool.deliver.SECONDS", 0.3)
+        tracker = MlflowTracker()
+        tracker.open_sweep("toy", self.config(store, healthy_and_mute.address), is_resume=True)
+        run_id = tracker.start_trial(0, self.config(store, None), {})
+        tracker.end_trial(run_id, "COMPLETE", None, False)
+        for parent in (None, "0" * 32):  # it is not known, or it is
+            tracker._parent_id = parent
+            tracker._outbox.look(at_once=True)
+            tracker._outbox.rest(time.monotonic())  # look again at once
+            assert tracker.deliver(lambda run_ids: None, 5.0) is False
+            assert "no answer in 0.3 seconds" in str(tracker._outbox.why_away)
+            asked = len(healthy_and_mute.asked)
+            assert tracker.deliver(lambda run_ids: None, 5.0) is False
+            assert len(healthy_and_mute.asked) == asked
 
     def test_the_end_of_the_sweeps_own_run_waits_too(self, store: Store, dead_address: str) -> None:
         from mlflow import MlflowClient

@@ -254,6 +254,19 @@ def test_ctrl_c_closes_what_runs_and_the_sweep_can_be_resumed(toy: Toy) -> None:
     assert len(toy.own) == len(set(toy.points)) == 6
 
 
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_ctrl_c_is_heard_while_a_tracker_passes_on_what_waited(toy: Toy, when: str) -> None:
+    tracker = "hydra.sweeper.tracker={_target_: slow_tracker.SlowTracker}"
+    toy.environment = {**toy.environment, "SLOW_AT": when}
+    with toy.start("hydra.sweeper.n_trials=2", tracker) as parent:
+        until((toy.folder / "passing_on").exists)
+        parent.send_signal(signal.SIGINT)
+        output, _ = parent.communicate(timeout=30)
+    assert "besom: interrupted; the same command goes on from here" in output
+    assert parent.returncode == 130
+    assert len(toy.own) == (0 if when == "start" else 2)
+
+
 def test_a_second_parent_is_refused_while_the_first_lives(toy: Toy) -> None:
     with toy.start("seconds=60") as parent:
         until(lambda: len(toy.trained) >= 1)

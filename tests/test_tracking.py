@@ -32,7 +32,7 @@ from besom.tracking import (
     params_of,
     tracking_uri,
 )
-from besom.trial.run_logger import RunLogger
+from besom.trial.run_logger import RunLogger, opened
 
 pytestmark = [
     # MLflow silences it itself, but not where warnings are errors
@@ -313,7 +313,15 @@ def model() -> Any:
 
 @pytest.fixture
 def logger(store: Store) -> RunLogger:
-    return RunLogger.start(store.mlflow_uri, "train", "one", config_for(store))
+    return begun(store, "train")
+
+
+def begun(store: Store, experiment: str) -> RunLogger:
+    """Return the logger of a training's run."""
+    uri = store.mlflow_uri
+    logger = RunLogger.start(uri, opened(uri, experiment, store), "one", store)
+    logger.log_config(config_for(store))
+    return logger
 
 
 class TestOneRun:
@@ -415,7 +423,7 @@ class TestOneRun:
         quiet: None,
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        logger = RunLogger.start(store.mlflow_uri, "quiet", "one", config_for(store))
+        logger = begun(store, "quiet")
         logger.log_dataset(dataset)
         logger.log_model(model, dataset, {}, {})
         logger.end("FINISHED")

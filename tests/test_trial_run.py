@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+import signal
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -21,7 +24,7 @@ from test_convolutions import naive
 from besom import data
 from besom.app.store import create_store
 from besom.configs.config import tracked_leaves, typed
-from besom.errors import DataError, GeometryError, NonFinite, TrialPruned
+from besom.errors import ConfigError, DataError, GeometryError, NonFinite, TrialPruned
 from besom.fingerprint import PARTS, array_sha256, history_sha256, weights_sha256
 from besom.paths import Store
 from besom.reporting import TrialHandle, running
@@ -260,6 +263,43 @@ def test_a_trial_without_data_leaves_its_config_and_size(store: Store, client: A
     assert "DataError: " in run.data.tags["reason"]
     assert set(run.data.metrics) == {"n_params", "n_macs"}
     assert files(client, run) == {"config.yaml", "layers.csv", "requirements.txt"}
+
+
+def test_ctrl_c_is_heard_while_a_server_says_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")
+    config = config_for(store)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        config["tracking"]["uri"] = f"http://127.0.0.1:{mute.getsockname()[1]}"
+
+        def interrupt() -> None:
+            connection, _ = mute.accept()  # it is asked now
+            with connection:
+                os.kill(os.getpid(), signal.SIGINT)
+                end.wait(20)
+
+        end = threading.Event()
+        thread = threading.Thread(target=interrupt, daemon=True)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            trial.run(config)
+        assert time.monotonic() - began < 7
+        end.set()
+        thread.join()
+
+
+def test_a_server_that_says_nothing_is_told_in_a_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("besom.trial.run_logger.SECONDS", 0.3)
+    config = config_for(store)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        config["tracking"]["uri"] = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=r"^MLflow at http://127.0.0.1:\d+ cannot be used: no answer in 0.3 sec"):
+            trial.run(config)
 
 
 def test_a_network_that_does_not_fit_its_images_leaves_no_run(store: Store, client: Any) -> None:

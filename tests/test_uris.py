@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from besom.errors import ConfigError
-from besom.uris import absolute_uri, check_no_password, refuse_remote_artifacts, refuse_unasked_server
+from besom.configs.config import typed
+from besom.errors import ConfigError, StoreDamaged
+from besom.paths import Store
+from besom.tracking import tracking_uri, uri_of
+from besom.uris import absolute_uri, check_no_password, is_same_server, refuse_remote_artifacts, refuse_unasked_server
 from besom.withheld import without_password
 
 WITH_PASSWORD = [
@@ -146,3 +150,23 @@ def test_a_relative_sqlite_path_is_taken_from_the_working_directory(
 @pytest.mark.parametrize("uri", ["sqlite:////data/mlflow.db", "http://host:5000", "postgresql://host/mlflow"])
 def test_other_uris_stay_as_they_are(uri: str) -> None:
     assert absolute_uri(uri) == uri
+
+
+@pytest.mark.parametrize("uri", ["http://[foo", "//[foo", "mlflow-artifacts://[::1/x", "http://a\u2100b"])
+def test_what_is_no_uri_is_one_line(uri: str) -> None:
+    for ask in (
+        lambda: refuse_remote_artifacts("sqlite:///x.db", uri),
+        lambda: refuse_unasked_server(uri, [], "it", {}),
+        lambda: is_same_server(uri, "http://host"),
+        lambda: tracking_uri(typed({"data": {}, "model": {}, "train": {}, "tracking": {"uri": uri}}), {}),
+    ):
+        with pytest.raises(ConfigError, match=r"is no URI: .*; expected such as http://HOST"):
+            ask()
+
+
+def test_a_pipe_in_the_place_of_a_kept_uri_is_not_waited_for(tmp_path: Path) -> None:
+    store = Store.at(tmp_path)
+    store.tracking_uri("q").parent.mkdir(parents=True)
+    os.mkfifo(store.tracking_uri("q"))
+    with pytest.raises(StoreDamaged, match=r"holds no tracking.uri: it is no plain file"):
+        uri_of(store, "q", {})

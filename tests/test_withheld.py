@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from urllib.parse import quote
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from besom.errors import ConfigError, one_line
+from besom.errors import MOST_SHOWN, ConfigError, one_line, shown
 from besom.judge import reason_of
 from besom.results import TrialResult
 from besom.uris import refuse_secrets
@@ -36,6 +39,12 @@ SECRET = "c4nary/with+odd=signs"
         "MYSQL_PWD",
         "CLIENT_SECRET",
         "password",
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "KAGGLE_KEY",
+        "STRIPE_KEY",
+        "SENTRY_DSN",
+        "SLACK_WEBHOOK_URL",
+        "JWT",
     ],
 )
 def test_the_value_of_a_variable_that_holds_a_secret_is_left_out_in_each_form(name: str) -> None:
@@ -52,6 +61,7 @@ def test_the_value_of_a_variable_that_holds_a_secret_is_left_out_in_each_form(na
         ("HOME", "/home/me/project"),
         ("KEYBOARD", "qwertz-layout"),
         ("GPG_KEY", "A035C8C19219BA82"),
+        ("SSH_PUBLIC_KEY", "ssh-ed25519 AAAAC3"),
         ("HF_TOKEN", "short"),
         ("GOOGLE_APPLICATION_CREDENTIALS", "/etc/hostname"),
         ("SSH_AUTH_SOCK", "/tmp/agent.17"),
@@ -59,6 +69,47 @@ def test_the_value_of_a_variable_that_holds_a_secret_is_left_out_in_each_form(na
 )
 def test_other_values_stay(name: str, value: str) -> None:
     assert withheld(f"in {value} it is", {name: value}) == f"in {value} it is"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["c4nary-token-value\n", "c4nary-one\nc4nary-two\n\n  c4nary-three\r\n", 'c4nary"q', "c4nary'q", "c4nary\\q'\"é"],
+)
+def test_a_secret_with_newlines_quotes_or_backslashes_is_left_out_however_it_is_written(value: str) -> None:
+    environ = {"MLFLOW_TRACKING_TOKEN": value}
+    joined, in_json = " ".join(value.split()), json.dumps({"a": value})
+    for text in (value, joined, repr(value), repr([value, "'"]), in_json, repr(f'it\'s {value} "there"')):
+        assert "c4nary" not in withheld(f"Invalid header: {text}", environ), text
+
+
+def test_a_secret_with_a_newline_is_left_out_of_what_requests_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = "c4nary-token-value\n"
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+    with pytest.raises(requests.exceptions.InvalidHeader, match="c4nary") as refused:
+        requests.get("http://127.0.0.1:9", headers={"Authorization": f"Bearer {token}"}, timeout=1)
+    for text in (one_line(refused.value), shown(refused.value), reason_of(refused.value)):
+        assert "c4nary" not in text
+
+
+def test_the_whole_url_is_left_out_where_it_is_the_secret() -> None:
+    environ = {
+        "SLACK_WEBHOOK_URL": "https://hooks.example.com/T0/B0/c4nary",
+        "SENTRY_DSN": "https://c4nary@example.com/1",
+    }
+    for value in environ.values():
+        assert withheld(f"cannot post to {value}", environ) == "cannot post to ***"
+
+
+@pytest.mark.parametrize("part", ["://a:", "http://a:", "http://a:b", "@://a:", "?token="])
+def test_the_time_does_not_grow_with_the_square_of_the_text(part: str) -> None:
+    begin = time.process_time()
+    withheld(part * 40_000, {})
+    assert time.process_time() - begin < 5, "it took minutes"
+
+
+def test_a_message_that_is_cut_is_not_cut_within_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    assert "c4n" not in shown(OSError("x" * (MOST_SHOWN - 5) + SECRET))
 
 
 def test_the_password_of_a_url_in_the_environment_is_left_out_alone_too() -> None:

@@ -1,19 +1,20 @@
 """Whether what a store's databases name lies in that store: a store may come from others, and so may the links in it.
 
-Read is what is in the store, through the links ``artifacts`` and ``jobs`` at its top, which people make to use a
-larger disk; through no link further down. Deleted is through no link at all. Knows nothing of MLflow.
+Read and written is what is in the store, through the links ``artifacts`` and ``jobs`` at its top, which people make to
+use a larger disk; through no link further down. Deleted is through no link at all. Knows nothing of MLflow.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from besom.errors import ConfigError
+from besom.errors import ConfigError, quoted
 from besom.paths import Store
 
 LOCATIONS = (
@@ -24,19 +25,39 @@ LOCATIONS = (
     "and key = 'mlflow.artifactLocation'",
 )
 """Where MLflow's tables say that files of an experiment are; its collector deletes what is there."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+MISREAD = re.compile(r"[\x00-\x1f\x7f?#]")
 MEND = "; expected files in the store itself: 'besom relocate' mends one that was moved, others are best not used"
 
 
 def local_path(location: str) -> Path | None:
     """Return the path that a location of artifacts stands for, None where it is no file of this machine."""
-    parts = urlsplit(location)
-    if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
-        return None
-    return Path(unquote(parts.path) if parts.scheme else location)
+    found = _readings(location)
+    return found[0] if found else None
+
+
+def _readings(location: str) -> list[Path]:
+    """Return every path that a location may be taken for: MLflow unquotes ``%2e`` once to read, twice to delete.
+
+    None of what is no file of this machine, nor of what holds characters that end a path or are passed over in one.
+    """
+    if MISREAD.search(location):
+        return []
+    try:
+        parts = urlsplit(location)
+    except ValueError:  # such as //[x
+        return []
+    if (parts.scheme and not location.startswith("file:")) or parts.netloc not in ("", "localhost"):
+        return []
+    text = parts.path if parts.scheme else location
+    found = [unquote(text)]
+    while (again := unquote(found[-1])) != found[-1]:
+        found.append(again)
+    return [] if CONTROL.search(found[-1]) else [Path(one) for one in found]
 
 
 def refuse_outside(store: Store, location: str, path: str = "", *, everything: bool = True) -> None:
-    """Refuse to read artifacts that a store's database says are elsewhere, or that are links out of the store.
+    """Refuse artifacts that a store's database says are elsewhere, or that are links out of the store.
 
     Args:
         location: of a run's or a model's artifacts.
@@ -46,14 +67,15 @@ def refuse_outside(store: Store, location: str, path: str = "", *, everything: b
     Raises:
         ConfigError: naming what lies outside.
     """
-    base = local_path(location)
-    if base is None:
-        raise ConfigError(f"the artifacts are at {location!r}, as the store's database says{MEND}")
+    readings = _readings(location)
+    if not readings:
+        raise ConfigError(f"the artifacts are at {quoted(location)}, as the store's database says{MEND}")
     homes = [os.path.realpath(home) for home in (store.root, store.artifacts)]
-    for file in _with_all_in(base / path) if everything else [str(base / path)]:
-        real = os.path.realpath(file)
-        if not any(_is_in(real, home) for home in homes):
-            raise ConfigError(f"{file}, which the store names, is {real}, outside {store.root}{MEND}")
+    for base in readings:
+        for file in _with_all_in(base / path) if everything else [str(base / path)]:
+            real = os.path.realpath(file)
+            if not any(_is_in(real, home) for home in homes):
+                raise ConfigError(f"{file}, which the store names, is {real}, outside {store.root}{MEND}")
 
 
 def _with_all_in(path: Path) -> Iterator[str]:
@@ -72,14 +94,32 @@ def refuse_deleting_outside(store: Store, name: str, database: Path | None, expe
     Raises:
         ConfigError: naming what lies outside.
     """
-    own = [store.artifacts / name, store.sweep(name), store.reports / name]
-    named = [] if database is None or experiment_id is None else _named(database, experiment_id)
-    for location in [*map(str, own), *named]:
-        path, home = local_path(location), os.path.realpath(store.root)
-        if path is None or not _is_in(os.path.realpath(path.parent / path.name), home):
-            raise ConfigError(
-                f"sweep '{name}' has files at {location}, outside {store.root}, which besom does not delete{MEND}"
-            )
+    refuse_linked_databases(store)
+    home = os.path.realpath(store.root)
+    for own in (store.artifacts / name, store.sweep(name), store.reports / name, store.spool(name)):
+        if not _is_in(os.path.realpath(own), home):
+            raise _outside(store, name, str(own))
+    for location in [] if database is None or experiment_id is None else _named(database, experiment_id):
+        readings = _readings(location)
+        if not readings or not all(_is_in(os.path.realpath(path), home) for path in readings):
+            raise _outside(store, name, location)
+
+
+def _outside(store: Store, name: str, location: str) -> ConfigError:
+    return ConfigError(
+        f"sweep '{name}' has files at {location}, outside {store.root}, which besom does not delete{MEND}"
+    )
+
+
+def refuse_linked_databases(store: Store) -> None:
+    """Refuse to write into databases that are links out of the store: they may be those of another one.
+
+    Raises:
+        ConfigError: naming the link.
+    """
+    for file in (store.studies_db, store.mlflow_db):
+        if file.is_symlink() and not _is_in(real := os.path.realpath(file), os.path.realpath(store.root)):
+            raise ConfigError(f"{file} is a link to {real}, outside the store; expected the database itself")
 
 
 def _named(database: Path, experiment_id: str) -> list[str]:

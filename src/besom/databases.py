@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
+import re
 import sqlite3
+import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
-from functools import cache
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from besom.disk import explain
-from besom.errors import StoreBusy, StoreDamaged
+from besom.errors import StoreBusy, StoreDamaged, StoreReadOnly
+from besom.temporary import temporary_folder
 
 HEADER = b"SQLite format 3\0"
 TURN_SECONDS = 1.0
@@ -29,6 +29,13 @@ TOLD_AFTER = 3.0
 READERS_WAIT = 10.0
 WRITERS_WAIT = 60.0
 """Seconds: a wait is told after so many; who only reads gives up after so many, and who writes."""
+PAUSE = 0.05
+"""Seconds between two attempts where SQLite has not waited itself."""
+BESIDE = ("-wal", "-journal")
+"""How the files end that hold what is not in a database yet."""
+COPY_TRIES = 5
+ABORTING = re.compile(r"(?is)CREATE TRIGGER (?:(?!\bBEGIN\b).)*\bBEGIN\s+SELECT\s+RAISE\(ABORT, '[^']*'\);\s*END")
+"""A trigger that does nothing but refuse, such as the one that MLflow makes of its secrets."""
 
 Returned = TypeVar("Returned")
 
@@ -40,7 +47,7 @@ def tables_in(file: Path, connection: type[PatientConnection] | None = None) -> 
         connection: how long a locked file is waited for; by default as by who only reads.
 
     Raises:
-        StoreDamaged: it is none, or cannot be read as one.
+        StoreDamaged: it is none, cannot be read as one, or changes by itself what is written into it.
         StoreBusy: another program keeps it locked.
     """
     if not is_there(file):
@@ -51,10 +58,27 @@ def tables_in(file: Path, connection: type[PatientConnection] | None = None) -> 
     try:
         with closing(sqlite3.connect(file, factory=connection or ReadingConnection)) as database:
             rows = database.cursor().execute("select name from sqlite_master where type = 'table'").fetchall()
+            rules = rules_in(database)
     except StoreDamaged:
         _refuse_no_database(file)
         raise
+    if rules:
+        raise StoreDamaged(f"{file} has {rules[0]}, {OF_NOBODY}: put it back from a copy of the store")
     return {name for (name,) in rows}
+
+
+OF_NOBODY = "which no library makes and which may change what is written or read; expected tables alone"
+
+
+def rules_in(database: sqlite3.Connection) -> list[str]:
+    """Return the triggers and views of a database that neither Optuna nor MLflow makes: a store may come from others.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
+    query = "select type, name, sql from sqlite_master where type in ('trigger', 'view') order by name"
+    rows = database.cursor().execute(query).fetchall()
+    return [f"the {kind} {name!r}" for kind, name, sql in rows if not ABORTING.fullmatch(str(sql))]
 
 
 def _refuse_no_database(file: Path) -> None:
@@ -97,20 +121,73 @@ def refuse_foreign(file: Path, tables: Iterable[str], owner: str, names: set[str
         )
 
 
-@cache
+Stamps = dict[Path, tuple[int, int]]
+_until_the_end = ExitStack()
+atexit.register(_until_the_end.close)
+_copies: dict[Path, tuple[Stamps, Path]] = {}
+"""Databases that can only be read by way of a copy: how they were when they were copied, and the copy."""
+
+
 def readable(file: Path) -> Path:
-    """Return a database to read: the file itself, or a copy of it that lasts as long as this process.
+    """Return a database to read: the file itself, or a copy of it as it is now, there until this process ends.
 
     Where the folder cannot be written, SQLite reads a database in write-ahead mode only while its ``-shm`` is there.
+
+    Raises:
+        StoreReadOnly: there is no room for the copy.
     """
-    if os.access(file.parent, os.W_OK) or _beside(file, "-shm").exists() or not file.exists():
+    if os.access(file.parent, os.W_OK) or _beside(file, "-shm").exists() or not os.access(file, os.R_OK):
         return file
-    folder = Path(tempfile.mkdtemp(prefix="besom-read-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for one in (file, _beside(file, "-wal")):
-        if one.exists():
-            shutil.copyfile(one, folder / one.name)
-    return folder / file.name
+    now = stamps_of(file)
+    if file not in _copies or _copies[file][0] != now:
+        try:
+            folder = _until_the_end.enter_context(temporary_folder())
+            is_copied = copied(file, folder / file.name)
+        except OSError:
+            is_copied = False
+        if is_copied is False:
+            raise StoreReadOnly(
+                f"{file} can be read only by way of a copy, its folder cannot be written, and there is no room for "
+                "one: expected some where temporary files go; TMPDIR names another place"
+            )
+        if is_copied is None:  # SQLite tells what it makes of that
+            return file
+        _copies[file] = now, folder / file.name
+    return _copies[file][1]
+
+
+def copied(file: Path, copy: Path) -> bool | None:
+    """Copy a database with what is not in it yet, as it is at one moment; return whether that went well.
+
+    None where it was written to each time meanwhile. Another process does it: for one that has the database open
+    through SQLite, to open and close the file itself takes away SQLite's locks (sqlite.org/howtocorrupt.html).
+
+    Raises:
+        OSError: no process can be started.
+    """
+    for _ in range(COPY_TRIES):
+        before = stamps_of(file)
+        for ending in BESIDE:  # of the attempt before
+            _beside(copy, ending).unlink(missing_ok=True)
+        lost = [one for one in before if not _is_one_copied(one, _beside(copy, one.name.removeprefix(file.name)))]
+        if stamps_of(file) == before:  # else a -wal may just have gone
+            return not lost
+    return None
+
+
+def _is_one_copied(file: Path, copy: Path) -> bool:
+    return subprocess.run(["cp", "--", str(file), str(copy)], capture_output=True, check=False).returncode == 0
+
+
+def stamps_of(file: Path) -> Stamps:
+    """Return time and size of a database and of the files beside it that hold something."""
+    found = {}
+    for one in (file, *(_beside(file, ending) for ending in BESIDE)):
+        with suppress(OSError):  # there is none, or none any more
+            stats = one.stat()
+            if stats.st_size or one == file:
+                found[one] = (stats.st_mtime_ns, stats.st_size)
+    return found
 
 
 def _beside(file: Path, ending: str) -> Path:
@@ -133,14 +210,16 @@ class Patience:
         """Call something that SQLite may refuse; raise what is told in one line instead of what SQLite says."""
         since, told = time.monotonic(), False
         while True:
+            began = time.monotonic()
             try:
                 return call(*arguments)
             except sqlite3.Error as error:
                 waited = time.monotonic() - since
-                if not _is_locked(error) or self.file in _given_up or waited >= self._seconds:
+                if not _is_locked(error) or _is_outdated(error) or self.file in _given_up or waited >= self._seconds:
                     raise self._told(error, waited) from error
                 if not told and waited >= min(TOLD_AFTER, self._seconds):
                     told = self._tell()
+                time.sleep(max(0.0, PAUSE - (time.monotonic() - began)))
 
     def _tell(self) -> bool:
         sys.stderr.write(f"besom: {self.file} is locked by another program; waiting up to {self._seconds:g} s for it\n")
@@ -150,6 +229,11 @@ class Patience:
     def _told(self, error: sqlite3.Error, waited: float) -> Exception:
         if not _is_locked(error):
             return explain(error, self.file, [Path(self.file).parent]) or error
+        if _is_outdated(error):
+            return StoreBusy(
+                f"{self.file} was written by another program while this one read it; nothing that was finished is "
+                "lost: the same command goes on"
+            )
         if self._seconds >= WritingConnection.seconds:
             waited = _given_up[self.file] = _given_up.get(self.file, 0.0) + waited
         return StoreBusy(
@@ -160,6 +244,11 @@ class Patience:
 
 def _is_locked(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def _is_outdated(error: sqlite3.Error) -> bool:
+    """Tell of a transaction that has read what others have changed since: no attempt more can write in it."""
+    return getattr(error, "sqlite_errorname", "") == "SQLITE_BUSY_SNAPSHOT"
 
 
 class PatientConnection(sqlite3.Connection):

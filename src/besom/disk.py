@@ -80,14 +80,15 @@ def _free(places: Iterable[Path]) -> str:
 def _free_in(places: Iterable[Path]) -> Iterator[tuple[Path, int]]:
     """Yield folders with the bytes that are free there, each disk once; temporary files have theirs."""
     seen = set()
-    for place in (*places, Path(tempfile.gettempdir())):
+    for place in (*places, None):
         try:
-            disk, free = place.stat().st_dev, shutil.disk_usage(place).free
+            folder = place or Path(tempfile.gettempdir())  # which fails where nothing can be written
+            disk, free = folder.stat().st_dev, shutil.disk_usage(folder).free
         except OSError:  # not made yet
             continue
         if disk not in seen:
             seen.add(disk)
-            yield place, free
+            yield folder, free
 
 
 def _owner(chain: Iterable[BaseException]) -> str:

@@ -133,7 +133,7 @@ def shown(error: BaseException) -> str:
 
     What a message quotes may be anybody's: a file, a run's tag, a name in a database.
     """
-    text = " ".join(str(error).split())
+    text = discreet(error)
     cut = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}… ({len(text):,} characters)"
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in cut)
 
@@ -151,4 +151,9 @@ def one_line(error: BaseException) -> str:
     """Return the first 200 characters of an exception's message on one line, secrets left out; its type's name where it
     has none.
     """
-    return withheld(" ".join(str(error).split()))[:200] or type(error).__name__
+    return discreet(error)[:200] or type(error).__name__
+
+
+def discreet(error: BaseException) -> str:
+    """Return an exception's message on one line, without secrets: they are looked for before anything is cut."""
+    return " ".join(withheld(str(error)).split())

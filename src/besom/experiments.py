@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from besom.configs.config import tracked_leaves
+from besom.contained import refuse_outside
 from besom.databases import is_there, readable, refuse_foreign, tables_in
 from besom.disk import explain
 from besom.errors import ConfigError, NotFound, StoreDamaged, one_line
@@ -138,7 +139,8 @@ def open_experiment(uri: str, name: str, store: Store) -> tuple[Any, str]:
     A server decides itself where artifacts go; for a database they go into the store.
 
     Raises:
-        ConfigError: MLflow cannot be reached there, or the experiment lies in its trash.
+        ConfigError: MLflow cannot be reached there, the experiment lies in its trash, or the store's database says that
+            its artifacts go elsewhere.
     """
     fix_environment()
     from mlflow.exceptions import MlflowException
@@ -154,6 +156,8 @@ def open_experiment(uri: str, name: str, store: Store) -> tuple[Any, str]:
             f"MLflow experiment '{name}' is in the trash; restore it (mlflow experiments restore "
             f"-x {experiment.experiment_id}), remove it for good (besom delete {name}), or use another --name"
         )
+    if uri == store.mlflow_uri:
+        refuse_outside(store, str(experiment.artifact_location), everything=False)
     return client, str(experiment.experiment_id)
 
 

@@ -9,10 +9,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-from besom.errors import TrialPruned
+from besom.errors import TrialPruned, discreet
 from besom.reporting import TrialHandle
 from besom.results import TrialResult
-from besom.withheld import withheld
 
 OBJECTIVE = "objective"
 
@@ -48,7 +47,7 @@ def is_pruned(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Return an exception on one line, without secrets."""
-    text = withheld(" ".join(str(error).split()))
+    text = discreet(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -36,8 +36,10 @@ def checked_sweep_name(name: str) -> str:
     return name
 
 
-RESERVED = re.compile(r"(?i)(?:train|(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?|.*\.|.*-deleted-\d+)")
-"""Names that no new sweep gets: the folder of `besom train`, what Windows cannot keep, what a server's trash has."""
+REPRODUCTIONS = "reproductions"
+"""MLflow's experiment with the reproductions of exported folders."""
+RESERVED = re.compile(rf"(?i)(?:train|{REPRODUCTIONS}|(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?|.*\.|.*-deleted-\d+)")
+"""Names that no new sweep gets: other experiments' of besom, what Windows cannot keep, what a server's trash has."""
 
 
 def checked_new_name(name: str, known: Iterable[str]) -> str:
@@ -145,7 +147,7 @@ class Store:
 
     def spooled(self, sweep: str) -> list[Path]:
         """Return the journals in it, one for each run that waits, see `besom.spool.journal`."""
-        return sorted(self.spool(sweep).glob("*/operations.jsonl"))
+        return sorted(self.spool(sweep).glob("[!.]*/operations.jsonl"))
 
     def images(self, sweep: str) -> Path:
         """Return the folder with the decoded images that the lanes of a running sweep share."""

@@ -6,12 +6,15 @@ processes around it; without one it was not.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from besom.errors import StoreDamaged
+from besom.files import Unusable, read_bounded
 from besom.paths import write_atomically
 from besom.withheld import withheld
 
@@ -19,6 +22,8 @@ FILE_NAME = "result.json"
 STATES = ("COMPLETE", "PRUNED", "FAIL")
 MOST_BYTES = 16_000_000
 """No trial tells so much; a file that is larger is not read."""
+NO_RESULT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""What the system says of a file that nobody can read, ever; of any other error the disk may recover."""
 RESERVED = ("point", "outcome", "retry_of", "run_id", "reason", "job", "enqueued", "number", "state")
 """Names under which the study keeps its accounts beside the facts."""
 
@@ -59,12 +64,16 @@ class TrialResult:
 
     @classmethod
     def read(cls, folder: Path, number: int, study: str = "") -> TrialResult | None:
-        """Return a trial's result; None where its folder has none, not a whole one, or one of another trial."""
+        """Return a trial's result; None where its folder has none, not a whole one, or one of another trial.
+
+        Raises:
+            StoreDamaged: nobody can say whether there is one: the disk does not answer, or rights are missing.
+        """
         try:
             fields = json.loads(_text_of(folder / FILE_NAME))
             value, owner = fields.pop("value", None), fields.pop("study", "")
             result = cls(**{"values": [] if value is None else [value], **fields})
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return None
         return result if result._is_whole() and (result.number, owner) == (number, study) else None
 
@@ -77,10 +86,17 @@ class TrialResult:
 
 
 def _text_of(file: Path) -> str:
-    """Return what a result file holds; raise `ValueError` of one that no trial has written."""
-    if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{file} is larger than any result")
-    return file.read_text(encoding="utf-8")
+    """Return what a result file holds; raise `ValueError` where there is none, or one that no trial has written."""
+    try:
+        return read_bounded(file, MOST_BYTES).decode()
+    except Unusable as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno not in NO_RESULT:
+            raise StoreDamaged(
+                f"{file} cannot be read: {error}; expected the result of a trial, or none: mend the disk or the rights "
+                "on it, then the same command goes on"
+            ) from cause
+        raise
 
 
 def _is_number(value: Any) -> bool:

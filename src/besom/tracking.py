@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from besom.configs.schema import TrialConfig
 from besom.databases import is_there
@@ -39,15 +39,16 @@ from besom.experiments import (
     process_tags,
     run_tags,
 )
+from besom.files import read_bounded
 from besom.paths import Store, write_atomically
 from besom.spool.attempt import bounded
 from besom.spool.classes import failure_of
 from besom.spool.client import SECONDS, creation
-from besom.spool.deliver import SWEEPS_OWN, pending
+from besom.spool.deliver import SWEEPS_OWN, is_waiting, pending
 from besom.spool.operations import Batch, End, Target, param_batches, source_tags, sweeps_own_run
 from besom.spool.outbox import Outbox
 from besom.tracker import NoteIds
-from besom.uris import absolute_uri, check_no_password, refuse_unasked_server
+from besom.uris import absolute_uri, check_no_password, refuse_unasked_server, split_uri
 from besom.withheld import without_password
 
 __all__ = [
@@ -79,6 +80,8 @@ __all__ = [
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """Optuna's word for the end of a trial → MLflow's."""
+MOST_BYTES = 10_000
+"""Of the file in which a sweep keeps its ``tracking.uri``."""
 
 
 def tracking_uri(config: TrialConfig, environ: Mapping[str, str] = os.environ) -> str:
@@ -101,7 +104,7 @@ def uri_of(store: Store, sweep: str | None, environ: Mapping[str, str] = os.envi
     if kept is None or not is_there(kept):
         return _uri(None, store, environ)
     try:
-        found = _uri(kept.read_text(encoding="utf-8"), store, environ)
+        found = _uri(read_bounded(kept, MOST_BYTES).decode(), store, environ)
     except (OSError, ValueError, ConfigError) as error:
         raise StoreDamaged(f"{kept} holds no tracking.uri: {one_line(error)}; put it back from a copy") from error
     if sweep and not found.startswith("sqlite:"):
@@ -138,7 +141,7 @@ def _uri(given: str | None, store: Store, environ: Mapping[str, str]) -> str:
     if given:
         check_no_password(given, "tracking.uri")
     uri = given or environ.get("MLFLOW_TRACKING_URI") or store.mlflow_uri
-    if urlsplit(uri).scheme in ("", "file") and uri != "databricks":
+    if split_uri(uri).scheme in ("", "file") and uri != "databricks":
         name = "tracking.uri" if given else "MLFLOW_TRACKING_URI"
         raise ConfigError(f"{name}={uri!r} is a folder; MLflow takes sqlite:///FILE, postgresql://…, http://…")
     return absolute_uri(uri)
@@ -177,6 +180,8 @@ class MlflowTracker:
                 place = without_password(self._outbox.uri)
                 raise ConfigError(f"MLflow at {place} cannot be used: {reason}") from error
             self._outbox.why_away = reason
+        if self._parent_id is not None:
+            self._outbox.drop_end(self._parent_id)
 
     def _open(self) -> None:
         box = self._outbox
@@ -200,16 +205,17 @@ class MlflowTracker:
         self._outbox.write(run_id, End(status, milliseconds(), tags))
 
     def running_trials(self) -> list[tuple[str, int]]:
-        waiting = {one.run_id: one for one in pending(self._outbox.store, self._sweep)}
-        found = [(one.run_id, one.trial) for one in waiting.values() if one.trial is not None and not one.has_ended]
-        return found + [(run_id, number) for run_id, number in self._running_runs() if run_id not in waiting]
+        waiting = pending(self._outbox.store, self._sweep)
+        found = [(one.run_id, one.trial) for one in waiting if one.trial is not None and not one.has_ended]
+        running = [run for run in self._running_runs() if not is_waiting(run.info.run_id, run.data.tags, waiting)]
+        return found + [(run.info.run_id, int(run.data.tags["trial"])) for run in running]
 
-    def _running_runs(self) -> list[tuple[str, int]]:
-        found: list[tuple[str, int]] = []
+    def _running_runs(self) -> list[Any]:
+        found: list[Any] = []
         token, query = None, "tags.kind = 'trial' and attributes.status = 'RUNNING'"
         while self._outbox.why_away is None:
             page = self._outbox.ask(partial(self._search, query, token))
-            found += [(run.info.run_id, int(run.data.tags["trial"])) for run in page or []]
+            found += page or []
             token = page.token if page else None
             if not token:
                 break
@@ -230,10 +236,13 @@ class MlflowTracker:
         if not (was_away or self.undelivered) or not self._outbox.look(at_once=seconds == math.inf):
             return False
         if self._parent_id is None:
+            began = time.monotonic()
             try:
                 self._open_if_there(is_resume=True)
             except UserError as error:  # while trials run: the next start refuses it
                 self._outbox.why_away = without_password(one_line(error))
+            if self._outbox.why_away is not None:
+                self._outbox.rest(began)
         if self._outbox.why_away is None:
             self._outbox.deliver(note, seconds)
         return was_away and self._outbox.why_away is None

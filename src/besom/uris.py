@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from besom.errors import ConfigError
+from besom.errors import ConfigError, quoted
 from besom.withheld import secret_in, without_password
 
 HTTP = ("http://", "https://")
@@ -20,6 +20,20 @@ PORTS = {"http": 80, "https": 443}
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CREDENTIALS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_AUTH")
 """Environment variables that MLflow sends to whatever server it is pointed at, or makes what it sends of."""
+
+
+def split_uri(uri: str) -> SplitResult:
+    """Return the parts of a URI of anybody's.
+
+    Raises:
+        ConfigError: it is none, such as ``http://[foo``.
+    """
+    try:
+        return urlsplit(uri)
+    except ValueError as error:
+        raise ConfigError(
+            f"{quoted(without_password(uri))} is no URI: {error}; expected such as http://HOST"
+        ) from error
 
 
 def check_no_password(uri: str, name: str) -> None:
@@ -71,7 +85,7 @@ def refuse_remote_artifacts(uri: str, location: str) -> None:
     Raises:
         ConfigError: naming the location.
     """
-    parts = urlsplit(location)
+    parts = split_uri(location)
     is_server = parts.scheme.lower() in SERVERS and bool(parts.netloc or parts.scheme.lower() != "mlflow-artifacts")
     if is_server and (not uri.lower().startswith(HTTP) or not is_same_server(uri, location)):
         who = without_password(uri) if uri.lower().startswith(HTTP) else "a database"
@@ -88,8 +102,8 @@ def is_same_server(one: str, other: str) -> bool:
 
 
 def _server(uri: str, other: str) -> tuple[str, str, int | None] | None:
-    parts = urlsplit(uri)
-    scheme = urlsplit(other).scheme if parts.scheme.lower() == "mlflow-artifacts" else parts.scheme
+    parts = split_uri(uri)
+    scheme = split_uri(other).scheme if parts.scheme.lower() == "mlflow-artifacts" else parts.scheme
     try:
         port = parts.port or PORTS.get(scheme.lower())
     except ValueError:
@@ -112,7 +126,7 @@ def refuse_unasked_server(uri: str, given: Iterable[str], who: str, environ: Map
     """
     if uri.startswith("sqlite:") or any(is_same_server(uri, one) for one in given):
         return
-    is_here = urlsplit(uri).hostname in LOOPBACK and uri.lower().startswith(HTTP)
+    is_here = split_uri(uri).hostname in LOOPBACK and uri.lower().startswith(HTTP)
     if not is_here or any(environ.get(name) for name in CREDENTIALS):
         shown = without_password(uri)
         raise ConfigError(

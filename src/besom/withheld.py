@@ -6,6 +6,7 @@ a tag and a report. Only text; knows nothing of where a message goes.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -18,25 +19,36 @@ from urllib.parse import quote, quote_plus, unquote
 MARK = "***"
 PASSWORDS = (
     re.compile(r"(?i)(https?://[^:/@?#\s]*:)([^/?#\s]+)(?=@)"),
-    re.compile(r"(?i)(https?://[^:/@?#\s]*:)(?!\d+[/?#])([^@\s]+)(?=@)"),  # with a slash that should be written %2F
-    re.compile(r"(?i)((?<!http)(?<!https)://[^:/@?#\s]*:)([^@\s]+)(?=@)"),  # a database's may hold a slash
     re.compile(
         r"(?i)([?&](?:(?:ssl)?password|passwd|pwd|(?:access_?)?token|api_?key|secret|sig|signature|"
         r"x-amz-(?:signature|security-token))=)([^&\s'\"<>]+)"
     ),
 )
 """What comes before a password in a URL, and the password."""
+BEFORE_AT = re.compile(r"(?<![^@\s])[^@\s]+(?=@)")
+"""A whole run of characters that ends at an ``@``: so the time does not grow with the square of the text."""
+WITH_SLASH = re.compile(
+    r"(?i)(?: https?://[^:/@?#\s]*:(?!\d+[/?#]) | (?<!http)(?<!https)://[^:/@?#\s]*: )(?=.)", re.VERBOSE
+)
+"""In such a run, what comes before a password that may hold a slash: a database's, or one that should write %2F."""
 SHORTEST = 6
 """Characters of a value that is looked for: shorter ones would be found in plain words."""
 SHORTEST_REFUSED = 8
 """Likewise where finding it stops a command."""
 SECRET_NAME = re.compile(
     r"(?ix) (?:^|_) (?: pass | \w*passwd | \w*password | \w*passphrase | pwd | secret | token | credentials?"
-    r" | (?:api|access|auth|account|private|secret|signing|encryption|subscription|master)_?key(?:_id)? | pat )"
+    r" | (?:api|access|auth|account|private|secret|signing|encryption|subscription|master)?_?key(?:_id)? | pat | jwt"
+    r" | connection_?string | dsn | \w*webhook(?:_ur[il])? )"
     r" (?: _?\d+ )? $ | _secret_ | (?:^|_)apikey $ | ^mlflow_tracking_username $"
 )
 """Names of environment variables that say that their value is nobody else's business."""
-NO_SECRET_NAME = re.compile(r"(?i)^(?:old)?pwd$")
+NO_SECRET_NAME = re.compile(
+    r"(?i)^(?:old)?pwd$ | (?:^|_)(?:gpg|pgp|public|pub|host|primary|foreign|partition|sort|cache)_?key(?:_id)?$",
+    re.VERBOSE,
+)
+"""Names that look like it and are of public things."""
+SECRET_WHOLE = re.compile(r"(?i)(?:connection_?string|dsn|webhook(?:_ur[il])?)$")
+"""Names of variables whose value is secret even where it is a URL, the whole of it."""
 TOKEN_FORMS = (
     r"sk-[\w-]{20,} | hf_[A-Za-z0-9]{20,} | AIza[\w-]{35} | ya29\.[\w-]{20,} | glpat-[\w-]{20,}"
     r" | gh[pousr]_[A-Za-z0-9]{30,} | github_pat_\w{22,} | xox[abeprs]-[\w-]{10,} | dapi[0-9a-f]{32}"
@@ -50,12 +62,19 @@ def without_password(text: str) -> str:
     """Return a URI, or a message that quotes some, with ``***`` for each password."""
     for pattern in PASSWORDS:
         text = pattern.sub(r"\1***", text)
-    return text
+    return BEFORE_AT.sub(_without_its_end, text)
+
+
+def _without_its_end(run: re.Match[str]) -> str:
+    found = WITH_SLASH.search(run[0])
+    return f"{run[0][: found.end()]}{MARK}" if found else run[0]
 
 
 def passwords_in(uri: str) -> list[str]:
     """Return the passwords in a URI, as they are written there."""
-    return [match[2] for pattern in PASSWORDS for match in pattern.finditer(uri)]
+    plain = [match[2] for pattern in PASSWORDS for match in pattern.finditer(uri)]
+    runs = [(run[0], WITH_SLASH.search(run[0])) for run in BEFORE_AT.finditer(uri)]
+    return plain + [run[found.end() :] for run, found in runs if found]
 
 
 def withheld(text: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -83,7 +102,7 @@ def _named(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 @cache
 def _is_secret(name: str) -> bool:
-    return SECRET_NAME.search(name) is not None and NO_SECRET_NAME.match(name) is None
+    return SECRET_NAME.search(name) is not None and NO_SECRET_NAME.search(name) is None
 
 
 @cache
@@ -95,8 +114,9 @@ def _secrets(named: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
 
 def _values(name: str, text: str) -> Iterator[str]:
     yield from passwords_in(text)
-    if _is_secret(name) and "://" not in text and not _is_file(text):
+    if _is_secret(name) and ("://" not in text or SECRET_WHOLE.search(name)) and not _is_file(text):
         yield text
+        yield from map(str.strip, text.splitlines())  # a last newline; a key of many lines, whatever joins them
 
 
 def _is_file(text: str) -> bool:
@@ -105,7 +125,10 @@ def _is_file(text: str) -> bool:
 
 
 def _forms(value: str) -> Iterator[str]:
-    for form in {value, unquote(value), quote(value, safe=""), quote_plus(value)}:
+    """Yield a value as it is, as in URLs, and as Python and JSON write it."""
+    written = repr(value)[1:-1]
+    in_urls = {unquote(value), quote(value, safe=""), quote_plus(value)}
+    for form in {value, *in_urls, written, written.replace("'", "\\'"), json.dumps(value)[1:-1]}:
         if len(form) >= SHORTEST:
             yield form
 

@@ -11,11 +11,12 @@ import json
 import os
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,6 +94,43 @@ hydra:
 """
 
 
+HOLDER = """
+import sqlite3, sys, time
+
+database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+if sys.argv[2] == "everything":
+    database.execute("pragma locking_mode=exclusive")
+database.execute("begin exclusive")
+if sys.argv[2] == "everything":
+    database.execute("create table held (x)")
+print("held", flush=True)
+time.sleep(float(sys.argv[3]))
+database.execute("rollback")
+print("free", flush=True)
+database.close()
+"""
+
+
+@contextmanager
+def holding(file: Path, seconds: float = 3600, what: str = "writing") -> Iterator[subprocess.Popen[str]]:
+    """Let another process hold a database for so long, at most as long as the ``with``.
+
+    Args:
+        what: ``writing``, as any program does that writes, or ``everything``, so that nobody can even read.
+    """
+    command = [sys.executable, "-c", HOLDER, str(file), what, str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        try:
+            assert holder.stdout.readline() == "held\n"
+            with closing(sqlite3.connect(file, timeout=0)) as probe, suppress(sqlite3.OperationalError):
+                probe.execute("begin immediate")
+                raise AssertionError(f"{file} is not held")
+            yield holder
+        finally:
+            holder.kill()
+
+
 @dataclass
 class Start:
     """One start of a sweep, on its way."""
@@ -109,6 +147,12 @@ class Start:
         """Wait for the end of the parent; return its exit code, negative for a signal."""
         self.process.wait(seconds)
         return self.process.returncode
+
+    @property
+    def jumped(self) -> set[int]:
+        """The processes that have read a clock that had jumped."""
+        file = Path(f"{self.log}.jumps")
+        return set(map(int, file.read_text().split())) if file.exists() else set()
 
     @property
     def output(self) -> str:
@@ -208,12 +252,13 @@ class Bench:
         """
         started = self.start(*overrides, faults=fault, **start)
         code = started.ended()
+        self.landed += started.landed
         assert started.landed, f"{fault} did not land; exit code {code}\n{started.output}"
+        assert all(one["hit"] for one in started.landed), f"{fault} hit nobody\n{started.output}"
         is_killed = any(one["whom"] in ("parent", "both") or (one["whom"], one["in"]) == ("self", "parent")
                         for one in started.landed)  # fmt: skip
         assert code == (-signal.SIGKILL if is_killed else 0), f"{fault}: exit code {code}\n{started.output}"
         self.settle(fault)
-        self.landed += started.landed
         return started.landed
 
     def settle(self, what: str) -> None:
@@ -249,7 +294,7 @@ class Bench:
         started = self.start(*overrides, more=more)
         assert started.ended() == 0, started.output
         self.wait_for_nobody("the resumed sweep")
-        found = broken(self.books, before=self.kept, n_trials=max(total, self.n_ended), mark=self.mark, tmp=self.tmp)
+        found = broken(self.books, before=self.kept, n_trials=total, mark=self.mark, tmp=self.tmp)
         assert not found, "\n".join(found)
         self.kept = finished(self.books)
 

@@ -26,6 +26,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import psutil
 
@@ -37,8 +38,11 @@ STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 OPEN = ("RUNNING", "SCHEDULED")
 PER_EPOCH = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 ONCE = ("objective", "n_params", "best_epoch", "fit_seconds")
+ARTIFACTS = ("config.yaml", "fingerprint.json", "layers.csv", "trial.log")
 DRAFT = re.compile(r"\.[^/]+\.[0-9a-f]{12}")
-"""The name of a file that is written before it gets its own name."""
+"""The name of a file or folder that is written before it gets its own name."""
+STRANGERS = ("tmp*", "pymp-*")
+"""What Python and MLflow leave of a killed process in TMPDIR, whose names are not besom's to choose."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Trial:
     params: Mapping[str, Any]
     values: tuple[Any, ...]
     attributes: Mapping[str, Any]
+    began_as: str | None = None
+    """The id of its run as it was stored at its start; ``attributes`` have what it became."""
 
     @property
     def outcome(self) -> str | None:
@@ -104,6 +110,9 @@ class Run:
     tags: Mapping[str, str]
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[tuple[str, int], float | None] = field(default_factory=dict)
+    twice: tuple[tuple[str, int], ...] = ()
+    """Metrics and steps that it has more than one value of."""
+    artifacts: Path | None = None
 
     @property
     def last(self) -> dict[str, float | None]:
@@ -120,6 +129,7 @@ class Kept:
     params: Mapping[str, Any]
     hashes: Mapping[str, Any]
     metrics: Mapping[tuple[str, int], float | None] | None
+    """None where it has no run, or MLflow was not told all of it yet."""
 
 
 def finished(books: Books) -> dict[int, Kept]:
@@ -133,13 +143,14 @@ def finished(books: Books) -> dict[int, Kept]:
             continue
         told = json.loads(text) if text is not None and not trial.is_own else {}
         run = runs.get(trial.attributes.get("run_id", ""))
+        waits = (books.store / "spool" / books.name / str(trial.began_as)).exists()
         kept[trial.number] = Kept(
             text,
             trial.state if trial.is_own else told["state"],
             trial.values if trial.is_own else tuple(told["values"]),
             trial.params,
             _hashes(trial.attributes if trial.is_own else told["facts"]),
-            run.metrics if run is not None else None,
+            run.metrics if run is not None and not waits else None,
         )
     return kept
 
@@ -185,6 +196,11 @@ def read_trials(books: Books) -> list[Trial]:
         params = _grouped(db, "select trial_id, param_name, param_value, distribution_json from trial_params")
         values = _grouped(db, "select trial_id, objective, value, value_type from trial_values order by objective")
         attributes = _grouped(db, "select trial_id, key, value_json from trial_user_attributes")
+        became = db.execute(
+            "select value_json from study_user_attributes join studies using (study_id) "
+            "where study_name = ? and key = 'run_ids'", (books.name,),
+        ).fetchone()  # fmt: skip
+    known = json.loads(became[0]) if became else {}  # the runs of trials that began while MLflow was away
     return [
         Trial(
             number,
@@ -193,7 +209,11 @@ def read_trials(books: Books) -> list[Trial]:
             tuple(value if kind == "FINITE" else kind for _, value, kind in values.get(id_, []))
             if state == "COMPLETE"
             else (),  # of a pruned one Optuna keeps what it reported last
-            {key: json.loads(text) for key, text in attributes.get(id_, [])},
+            {
+                key: known.get(value, value) if key == "run_id" else value
+                for key, value in ((key, json.loads(text)) for key, text in attributes.get(id_, []))
+            },
+            next((json.loads(text) for key, text in attributes.get(id_, []) if key == "run_id"), None),
         )
         for id_, number, state in rows
     ]
@@ -205,7 +225,7 @@ def read_runs(books: Books) -> list[Run]:
         return []
     with closing(_opened(books.mlflow_db)) as db:
         rows = db.execute(
-            "select run_uuid, runs.name, status from runs join experiments using (experiment_id) "
+            "select run_uuid, runs.name, status, artifact_uri from runs join experiments using (experiment_id) "
             "where experiments.name = ? and runs.lifecycle_stage = 'active'", (books.name,),
         ).fetchall()  # fmt: skip
         tags = _grouped(db, "select run_uuid, key, value from tags")
@@ -219,8 +239,10 @@ def read_runs(books: Books) -> list[Run]:
             dict(tags.get(id_, [])),
             dict(params.get(id_, [])),
             {(key, step): None if is_nan else value for key, step, value, is_nan in metrics.get(id_, [])},
+            tuple(one for one, n in Counter((key, step) for key, step, *_ in metrics.get(id_, [])).items() if n > 1),
+            Path(unquote(urlsplit(artifacts).path)) if artifacts else None,
         )
-        for id_, name, status in rows
+        for id_, name, status, artifacts in rows
     ]
 
 
@@ -280,8 +302,10 @@ def _twice(trials: Iterable[Trial]) -> Iterator[str]:
 def _wrong_results(books: Books, trials: Iterable[Trial]) -> Iterator[str]:
     for trial in trials:
         file = result_file(books, trial)
-        if trial.state == "COMPLETE" and not file.is_file():
-            yield f"trial {trial.number} is COMPLETE and has no {file.name}"
+        if trial.outcome in ("complete", "pruned") and not file.is_file():
+            yield f"trial {trial.number} is {trial.state} and has no {file.name}"
+        if trial.outcome in LOST and _is_whole(file):
+            yield f"trial {trial.number} was given up ({trial.outcome}), and its {file.name} is whole"
         if not trial.is_own or not file.is_file():
             continue
         try:
@@ -295,6 +319,13 @@ def _wrong_results(books: Books, trials: Iterable[Trial]) -> Iterator[str]:
             yield f"trial {trial.number} has other {', '.join(differing)} in the study than in {file}"
 
 
+def _is_whole(file: Path) -> bool:
+    try:
+        return "state" in json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
 def changed(books: Books, before: Mapping[int, Kept]) -> Iterator[str]:
     """Yield what is no longer as `finished` has seen it."""
     now = finished(books)
@@ -304,7 +335,8 @@ def changed(books: Books, before: Mapping[int, Kept]) -> Iterator[str]:
             yield f"trial {number} had ended and is no longer there"
             continue
         for what in ("result", "state", "values", "params", "hashes", "metrics"):
-            if (was := getattr(old, what)) != (is_ := getattr(new, what)) and (what != "result" or was is not None):
+            was, is_ = getattr(old, what), getattr(new, what)
+            if was != is_ and (what not in ("result", "metrics") or was is not None):
                 yield f"trial {number} had ended and its {what} changed from {was!r} to {is_!r}"
 
 
@@ -354,19 +386,38 @@ def _incomplete(trials: Iterable[Trial], runs: Iterable[Run]) -> Iterator[str]:
     by_id = {run.id: run for run in runs}
     for trial in trials:
         run = by_id.get(trial.attributes.get("run_id", ""))
-        if trial.state != "COMPLETE" or run is None:
+        if run is None:
             continue
-        epochs = int(run.params.get("train.epochs", 0))
-        for key in PER_EPOCH:
-            steps = sorted(step for name, step in run.metrics if name == key)
-            if steps != list(range(epochs)):
-                yield f"trial {trial.number} has {key} of epochs {steps}, not of all {epochs}"
-        missing = [key for key in ONCE if key not in run.last]
-        yield from (f"trial {trial.number} has no metric {key} in its run" for key in missing)
-        if len(trial.values) == 1 and "objective" not in missing and run.last["objective"] != trial.values[0]:
-            yield f"trial {trial.number} is {trial.values[0]} in the study and {run.last['objective']} in its run"
-        if wrong := [key for key, sha in _hashes(trial.attributes).items() if run.tags.get(key) != sha]:
-            yield f"trial {trial.number} has other {', '.join(wrong)} in its run than in the study"
+        yield from (f"trial {trial.number} has several values of {key} in step {step}" for key, step in run.twice)
+        if trial.outcome not in ("complete", "pruned"):
+            continue
+        yield from _missing_epochs(trial, run)
+        if run.artifacts is not None:
+            lacking = [name for name in ARTIFACTS if not (run.artifacts / name).is_file()]
+            yield from (f"trial {trial.number} has no artifact {name}" for name in lacking)
+        if reason := run.tags.get("reason") if trial.state == "COMPLETE" else None:
+            yield f"trial {trial.number} is COMPLETE and its run tells a reason: {reason}"
+        if trial.state == "COMPLETE":
+            yield from _wrong_values(trial, run)
+
+
+def _missing_epochs(trial: Trial, run: Run) -> Iterator[str]:
+    epochs = int(run.params.get("train.epochs", 0))
+    for key in PER_EPOCH:
+        steps = sorted(step for name, step in run.metrics if name == key)
+        if trial.state == "COMPLETE" and steps != list(range(epochs)):
+            yield f"trial {trial.number} has {key} of epochs {steps}, not of all {epochs}"
+        elif not steps or steps != list(range(len(steps))):
+            yield f"trial {trial.number} is {trial.state} and has {key} of epochs {steps}"
+
+
+def _wrong_values(trial: Trial, run: Run) -> Iterator[str]:
+    missing = [key for key in ONCE if key not in run.last]
+    yield from (f"trial {trial.number} has no metric {key} in its run" for key in missing)
+    if len(trial.values) == 1 and "objective" not in missing and run.last["objective"] != trial.values[0]:
+        yield f"trial {trial.number} is {trial.values[0]} in the study and {run.last['objective']} in its run"
+    if wrong := [key for key, sha in _hashes(trial.attributes).items() if run.tags.get(key) != sha]:
+        yield f"trial {trial.number} has other {', '.join(wrong)} in its run than in the study"
 
 
 def _wrong_parent(runs: Iterable[Run], is_done: bool) -> Iterator[str]:
@@ -397,7 +448,8 @@ def leftovers(books: Books, tmp: Path | None) -> list[str]:
     drafts = [path for path in books.store.rglob(".*") if DRAFT.fullmatch(path.name)]
     spool = [path for path in (books.store / "spool").rglob("*") if path.is_file()]
     folders = [path for path in (books.store / ".creating", books.jobs / "images") if path.exists()]
-    temporary = [*tmp.glob("besom-lanes-*")] if tmp is not None else []
+    folders += books.jobs.glob("tmp*")
+    temporary = [path for path in tmp.iterdir() if not any(map(path.match, STRANGERS))] if tmp is not None else []
     return [f"{path} was left behind" for path in (*drafts, *spool, *folders, *temporary)]
 
 

@@ -50,14 +50,17 @@ def mount() -> Iterator[Mount]:
 
 
 def fill(disk: Path, left: int = 0) -> None:
-    """Fill a disk but for so many bytes, whoever else writes there."""
-    with (disk / FILL).open("wb", buffering=0) as file:
-        for size in (1 << 16, 1 << 12):
-            with pytest.raises(OSError, match="No space left on device"):  # noqa: PT012
-                for _ in range(1 << 20):
-                    file.write(bytes(size))
-        file.truncate(file.tell() - left)
-    assert shutil.disk_usage(disk).free <= left
+    """Fill a disk but for so many bytes, whoever else writes and removes there."""
+    with (disk / FILL).open("ab", buffering=0) as file:
+        for _ in range(20):
+            for size in (1 << 16, 1 << 12):
+                with pytest.raises(OSError, match="No space left on device"):  # noqa: PT012
+                    for _ in range(1 << 20):
+                        file.write(bytes(size))
+            file.truncate(file.tell() - left)
+            if shutil.disk_usage(disk).free <= left:
+                return
+    pytest.fail(f"{disk} did not get full")
 
 
 def full_device() -> OSError:

@@ -19,6 +19,10 @@ OF_ANY_SWEEP = (
     *(
         "told:2:both",
         "results_drafted:2:self",
+        "settling:1:both",
+        "mending.settling:1:self",
+        "mending.telling:1:both",
+        "mending.told:1:self",
         "asked:2:lane",
         "submitting:2:server",
         "closing:1:self",
@@ -28,7 +32,8 @@ OF_ANY_SWEEP = (
 OF_BESOMS_APP = (
     *("store_filled:1:self", "store_renamed:1:self", "snapshot_copied:1:self", "snapshot_made:1:self"),
     *("images_shared:1:both", "books_opened:1:self", "run_made:2:both", "run_noted:2:self", "mended_run:1:self"),
-    *("reported:3:parent", "run_ended:1:both", "closing:1:self", "drawing:1:self", "crowning:1:self"),
+    *("reported:3:parent", "result_written:2:self", "settling:2:both", "mending.run_ended:1:self", "telling:2:self"),
+    *("told:2:both", "run_ended:2:both", "closing:1:self", "drawing:1:self", "crowning:1:self"),
 )
 
 

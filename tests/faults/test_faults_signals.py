@@ -106,6 +106,7 @@ def test_a_second_signal_costs_nothing_that_had_ended(app: Bench) -> None:
         faults = f"submitting:2:parent.{first},{('telling', 'closing')[place % 2]}:1:parent.{second}"
         start = app.start(faults=faults, more=4, seconds=0.2)
         assert start.ended() == code, start.output
+        assert [one["whom"] for one in start.landed] == [f"parent.{first}", f"parent.{second}"]
         app.settle(faults)
     app.whole()
 
@@ -116,6 +117,7 @@ def test_a_second_term_does_not_keep_a_sweep_from_closing_what_runs(app: Bench) 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
         start.process.send_signal(number)
     assert start.ended() in (143, 129), start.output  # of several that are pending the lowest is handled first
+    app.wait_for_nobody("after the signals", seconds=20)
     found = broken(app.books, before=app.kept, mark=app.mark, tmp=app.tmp)
     assert not found, "\n".join(found)
 

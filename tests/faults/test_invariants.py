@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from invariants import MARK, Books, broken, finished, main
+from invariants import ARTIFACTS, MARK, Books, broken, finished, main
 
 SWEEP = "quick"
 
@@ -34,6 +34,7 @@ def make_study(file: Path) -> None:
         "create table trial_params (trial_id, param_name, param_value, distribution_json)",
         "create table trial_values (trial_id, objective, value, value_type)",
         "create table trial_user_attributes (trial_id, key, value_json)",
+        "create table study_user_attributes (study_id, key, value_json)",
         f"insert into studies values (1, '{SWEEP}')",
     )
     choices = json.dumps({"name": "CategoricalDistribution", "attributes": {"choices": [3, 8, 16]}})
@@ -60,12 +61,12 @@ def make_mlflow(file: Path) -> None:
     sql(
         file,
         "create table experiments (experiment_id, name)",
-        "create table runs (run_uuid, name, status, experiment_id, lifecycle_stage)",
+        "create table runs (run_uuid, name, status, experiment_id, lifecycle_stage, artifact_uri)",
         "create table tags (run_uuid, key, value)",
         "create table params (run_uuid, key, value)",
         "create table metrics (run_uuid, key, step, value, is_nan, timestamp)",
         f"insert into experiments values (1, '{SWEEP}')",
-        f"insert into runs values ('parent', '{SWEEP}', 'FINISHED', 1, 'active')",
+        f"insert into runs values ('parent', '{SWEEP}', 'FINISHED', 1, 'active', null)",
         "insert into tags values ('parent', 'kind', 'sweep')",
     )
     filters = (3, 8, 16, 16)
@@ -83,12 +84,16 @@ def make_mlflow(file: Path) -> None:
         metrics = [*per_epoch, *((key, 0, value) for key, value in once.items())]
         sql(
             file,
-            f"insert into runs values ('run{number}', '{SWEEP}-{number}', '{status}', 1, 'active')",
+            f"insert into runs values ('run{number}', '{SWEEP}-{number}', '{status}', 1, 'active', "
+            f"'{(file.parent / 'artifacts' / str(number)).as_uri()}')",
             *(f"insert into tags values ('run{number}', '{key}', '{value}')" for key, value in tags.items()),
             *(f"insert into params values ('run{number}', '{key}', '{value}')" for key, value in params.items()),
             *(f"insert into metrics values ('run{number}', '{key}', {step}, {value}, 0, {step})"
               for key, step, value in metrics),
         )  # fmt: skip
+        for artifact in ARTIFACTS:
+            (file.parent / "artifacts" / str(number)).mkdir(parents=True, exist_ok=True)
+            (file.parent / "artifacts" / str(number) / artifact).touch()
 
 
 def make_results(jobs: Path) -> None:
@@ -162,12 +167,12 @@ MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a run that runs": (mlflow("update runs set status='RUNNING' where run_uuid='run1'"), "run quick-1 (run1) is RUN"),
     "a stranger's run that runs": (
-        mlflow("insert into runs values ('lost', 'quick-9', 'RUNNING', 1, 'active')"),
+        mlflow("insert into runs values ('lost', 'quick-9', 'RUNNING', 1, 'active', null)"),
         "run quick-9 (lost) is RUNNING",
     ),
     "a stranger's run that finished": (
         mlflow(
-            "insert into runs values ('lost', 'quick-9', 'FINISHED', 1, 'active')",
+            "insert into runs values ('lost', 'quick-9', 'FINISHED', 1, 'active', null)",
             "insert into tags values ('lost', 'kind', 'trial')",
         ),
         "run quick-9 (lost) is no trial's and FINISHED",
@@ -197,6 +202,30 @@ MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
         study("delete from trial_user_attributes where trial_id=0 and key='run_id'"),
         "trial 0 is COMPLETE and has no run",
     ),
+    "a trial given up that had ended": (
+        file("jobs/quick/2/result.json", json.dumps({**RESULT_OF_3, "number": 2})),
+        "trial 2 was given up (lane_died), and its result.json is whole",
+    ),
+    "no result of a pruned trial": (
+        lambda store: (store / "jobs/quick/1/result.json").unlink(),
+        "trial 1 is PRUNED and has no result.json",
+    ),
+    "no epoch of a pruned trial": (
+        mlflow("delete from metrics where run_uuid='run1' and key='val_loss'"),
+        "trial 1 is PRUNED and has val_loss of epochs []",
+    ),
+    "a metric twice": (
+        mlflow("insert into metrics values ('run3', 'val_loss', 1, 0.6, 0, 9)"),
+        "trial 3 has several values of val_loss in step 1",
+    ),
+    "no artifact": (
+        lambda store: (store / "artifacts/0/config.yaml").unlink(),
+        "trial 0 has no artifact config.yaml",
+    ),
+    "a reason of a complete trial": (
+        mlflow("insert into tags values ('run0', 'reason', 'its parent died')"),
+        "trial 0 is COMPLETE and its run tells a reason: its parent died",
+    ),
     "an epoch short": (
         mlflow("delete from metrics where run_uuid='run0' and key='val_loss' and step=1"),
         "trial 0 has val_loss of epochs [0], not of all 2",
@@ -219,7 +248,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "two parent runs": (
         mlflow(
-            "insert into runs values ('two', 'quick', 'FINISHED', 1, 'active')",
+            "insert into runs values ('two', 'quick', 'FINISHED', 1, 'active', null)",
             "insert into tags values ('two', 'kind', 'sweep')",
         ),
         "the sweep has 2 runs of its own",
@@ -234,16 +263,47 @@ MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a draft": (file("jobs/quick/0/.result.json.0123456789ab"), ".result.json.0123456789ab was left behind"),
     "half a store": (file(".creating/mlflow.db"), ".creating was left behind"),
     "shared images": (file("jobs/quick/images/x.npy"), "images was left behind"),
+    "half of shared images": (file("jobs/quick/tmp1a2b3c4d/x.npy"), "tmp1a2b3c4d was left behind"),
+    "half a snapshot": (file("jobs/quick/.snapshot.0123456789ab/conf/config.yaml"), "was left behind"),
     "an operation that was not delivered": (file("spool/quick/run0/1.json"), "1.json was left behind"),
 }
+
+
+def test_a_run_that_was_made_later_is_known_by_what_it_became(store: Path) -> None:
+    later = """update trial_user_attributes set value_json='"spooled-1"' where trial_id=0 and key='run_id'"""
+    sql(store / "studies.db", later)
+    assert "trial 0 has a run that is not there, spooled-1" in found(store, n_trials=3)
+    sql(store / "studies.db", """insert into study_user_attributes values (1, 'run_ids', '{"spooled-1": "run0"}')""")
+    assert found(store, n_trials=3) == ""
+
+
+def test_what_mlflow_was_not_told_yet_may_come_later_and_nothing_else(store: Path) -> None:
+    waiting = store / "spool" / SWEEP / "run3" / "operations.jsonl"
+    file(str(waiting.relative_to(store)))(store)
+    told_later = mlflow("insert into metrics values ('run3', 'latency_ms', 0, 0.6, 0, 9)")
+    before = finished(Books.of_store(store, SWEEP))
+    told_later(store)
+    assert "changed" not in found(store, before=before)
+    shutil.rmtree(waiting.parent)
+    before = finished(Books.of_store(store, SWEEP))
+    mlflow("insert into metrics values ('run3', 'latency_ms', 1, 0.6, 0, 9)")(store)
+    assert "trial 3 had ended and its metrics changed" in found(store, before=before)
 
 
 def test_a_whole_store_is_found_whole(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = finished(Books.of_store(store, SWEEP))
     assert sorted(before) == [0, 1, 3]
-    assert found(store, before=before, n_trials=3, mark="nobody's", tmp=store) == ""
+    tmp = store.parent / "tmp"
+    for name in ("pymp-1", "tmp1"):
+        (tmp / name).mkdir(parents=True)
+    assert found(store, before=before, n_trials=3, mark="nobody's", tmp=tmp) == ""
     assert main([str(store), SWEEP]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_what_besom_left_in_tmpdir_is_noticed(store: Path) -> None:
+    (store.parent / "tmp" / "besom-1a2b3c4d.tmp").mkdir(parents=True)
+    assert "besom-1a2b3c4d.tmp was left behind" in found(store, n_trials=3, tmp=store.parent / "tmp")
 
 
 @pytest.mark.parametrize("name", MUTATIONS)

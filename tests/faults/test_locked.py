@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
+import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
 import pytest
-from harness import Bench
+from harness import Bench, holding
 from stored import store_in, study_in, trial
 
 import besom.app.cli
@@ -20,23 +19,6 @@ from besom.databases import PatientConnection, ReadingConnection, WritingConnect
 from besom.errors import StoreBusy
 from besom.paths import Store
 from besom.storage import load_study, open_storage
-
-HOLDER = """
-import sqlite3, sys, time
-
-database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
-if sys.argv[2] == "everything":
-    database.execute("pragma locking_mode=exclusive")
-database.execute("begin exclusive")
-if sys.argv[2] == "everything":
-    database.execute("create table held (x)")
-print("held", flush=True)
-time.sleep(float(sys.argv[3]))
-database.execute("rollback")
-print("free", flush=True)
-database.close()
-"""
-"""Holds a database: ``writing``, as any program does that writes, or ``everything``, so that nobody can even read."""
 
 Hold = Callable[..., subprocess.Popen[str]]
 
@@ -47,17 +29,7 @@ def hold() -> Iterator[Hold]:
     with ExitStack() as holders:
 
         def start(file: Path, seconds: float, what: str = "writing") -> subprocess.Popen[str]:
-            holder = subprocess.Popen(
-                [sys.executable, "-c", HOLDER, str(file), what, str(seconds)], stdout=subprocess.PIPE, text=True
-            )
-            assert holder.stdout is not None
-            holders.callback(holder.stdout.close)
-            holders.callback(holder.wait)
-            holders.callback(holder.kill)
-            assert holder.stdout.readline() == "held\n"
-            with closing(sqlite3.connect(file, timeout=0)) as probe, pytest.raises(sqlite3.OperationalError):
-                probe.execute("begin immediate")
-            return holder
+            return holders.enter_context(holding(file, seconds, what))
 
         yield start
 
@@ -76,10 +48,10 @@ def test_a_writer_waits_for_a_locked_file_says_so_once_and_then_writes(
     store: Store, hold: Hold, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = study_in(store, "mine")
-    hold(store.studies_db, 5)
     since = time.monotonic()
+    hold(store.studies_db, 6)
     study.set_user_attr("n_trials", 3)
-    assert 4 < time.monotonic() - since < 30
+    assert 6 < time.monotonic() - since < 30
     assert capsys.readouterr().err == (
         f"besom: {store.studies_db} is locked by another program; waiting up to 60 s for it\n"
     )
@@ -98,10 +70,15 @@ def test_a_writer_gives_up_at_its_bound_names_the_file_and_does_not_wait_again(
     monkeypatch.setattr(WritingConnection, "seconds", 2.0)
     study = study_in(store, "mine")
     holder = hold(store.studies_db, 60)
-    with pytest.raises(StoreBusy, match=rf"^{store.studies_db} has been locked by another program for 2 s; nothing"):
+    said = (
+        rf"^{store.studies_db} has been locked by another program for [23] s; nothing"  # a turn more on a busy machine
+    )
+    with pytest.raises(StoreBusy, match=said):
         study.set_user_attr("n_trials", 3)
-    with pytest.raises(StoreBusy, match=r"locked by another program for [01] s"):
+    since = time.monotonic()
+    with pytest.raises(StoreBusy, match=r"locked by another program for [345] s"):  # in all
         study.set_user_attr("n_trials", 3)
+    assert time.monotonic() - since < 1.9
     holder.kill()
     holder.wait()
     study.set_user_attr("n_trials", 4)
@@ -135,7 +112,7 @@ def test_readers_wait_briefly_for_who_locks_everything_and_then_say_so(
         assert besom.app.cli.run([command, "toy", "--store", str(store.root)]) == 1
         *told, last = capsys.readouterr().err.splitlines()
         assert len(told) <= 1
-        assert f"besom: {store.studies_db} has been locked by another program for 2 s" in last
+        assert re.search(rf"^besom: {store.studies_db} has been locked by another program for [23] s", last)
     assert holder.poll() is None, "it was held all the time"
 
 

@@ -15,12 +15,12 @@ import yaml
 
 from besom.configs.config import to_yaml, typed
 from besom.configs.files import read_text
-from besom.configs.project import Stage, packaged
+from besom.configs.project import Project, Stage, packaged
 from besom.configs.stored import read_stored
-from besom.errors import ConfigError, did_you_mean
+from besom.errors import ConfigError, did_you_mean, quoted
 from besom.files import Unusable
 from besom.retrain.here import find_code_beside
-from besom.retrain.trust import TRUSTED, refuse_foreign_targets
+from besom.retrain.trust import TRUSTED, is_inside, refuse_foreign_targets
 from besom.uris import check_no_password, refuse_unasked_server
 
 GROUPS = ("data", "model", "train", "tracking", "paths")
@@ -45,7 +45,9 @@ def read_config_file(file: Path, allow: Sequence[str]) -> dict[str, Any]:
     try:
         _refuse_unknown(content)
         refuse_foreign_targets(content, allow)
-        tracking = typed(content).tracking
+        config = typed(content)
+        tracking = config.tracking
+        _refuse_places_outside(config.paths.store, tracking.uri)
         if tracking.uri:
             check_no_password(tracking.uri, "tracking.uri")
             refuse_unasked_server(tracking.uri, [os.environ.get("MLFLOW_TRACKING_URI", "")], "it")
@@ -62,6 +64,20 @@ def _refuse_unknown(content: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name}={values!r} is no group; expected a mapping of keys")
         if odd := [key for key in values if key in ("defaults", "_self_")]:
             raise ConfigError(f"{name}.{odd[0]} is Hydra's own word; expected the values themselves")
+
+
+def _refuse_places_outside(store: str, uri: str | None) -> None:
+    """Refuse a file that says that results go somewhere outside the project around this folder."""
+    root, sqlite = Project.around(Path.cwd()).root, "sqlite:///"
+    places = [("paths.store", store, root, store)]
+    if uri and uri.startswith("sqlite:"):
+        places.append(("tracking.uri", uri, Path.cwd(), uri.removeprefix(sqlite).partition("?")[0]))
+    for name, value, base, path in places:
+        if not is_inside(root.resolve(), base, path):
+            raise ConfigError(
+                f"{name}={quoted(value)} lies outside {root}; expected a place in it, or a file without that key: "
+                f"where else results are to go, you say on the command line: {name}=…"
+            )
 
 
 def lay_config_file(stage: Stage, file: Path, allow: Sequence[str]) -> None:

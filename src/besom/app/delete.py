@@ -53,7 +53,7 @@ def delete_locked(store: Store, name: str) -> None:
     study = find_study(store.studies_uri, name)
     if study is not None:
         study.set_user_attr(HALF_DELETED, True)
-    _delete_runs(uri_of(store, name), name, study.user_attrs.get("id") if study is not None else None)
+    _delete_runs(store, name, study.user_attrs.get("id") if study is not None else None)
     for page in (store.reports / f"{name}.html", store.reports / f"{name}.csv"):
         page.unlink(missing_ok=True)
     shutil.rmtree(store.artifacts / name, ignore_errors=True)
@@ -74,7 +74,8 @@ def _refuse_outside(store: Store, name: str) -> None:
     refuse_deleting_outside(store, name, database, experiment)
 
 
-def _delete_runs(uri: str, name: str, study: str | None) -> None:
+def _delete_runs(store: Store, name: str, study: str | None) -> None:
+    uri = uri_of(store, name)
     client = mlflow_client(uri)
     champion.forget(client, name, study)
     experiment = client.get_experiment_by_name(name)
@@ -86,6 +87,7 @@ def _delete_runs(uri: str, name: str, study: str | None) -> None:
     if active:
         client.delete_experiment(experiment.experiment_id)
     if not uri.startswith(HTTP):
+        _refuse_outside(store, name)  # once more: the database may do more than it was told
         _collect(uri, name, str(experiment.experiment_id))
 
 

@@ -23,7 +23,7 @@ from besom.data import SHARED_FOLDER
 from besom.databases import fold_in
 from besom.disk import explain
 from besom.engines.lanes import cool_down, warm_up
-from besom.errors import BesomError, ConfigError, SweepStopped
+from besom.errors import BesomError, ConfigError, SweepStopped, discreet
 from besom.lock import parent_lock, refuse_if_locked
 from besom.paths import OUTSIDE_SWEEPS, SPOOL, Store
 from besom.search.grammar import override_text
@@ -70,7 +70,8 @@ def train(overrides: Sequence[str], *, multirun: bool, file: Path | None = None,
         with _told_of_full_disk(made.store):
             create_store(made.store)
             _fix_environment(trial.train.threads)
-            deliver(made.store, OUTSIDE_SWEEPS, tracking_uri(trial), lambda run_ids: None, seconds=DELIVERY_SECONDS)
+            uri = tracking_uri(trial)
+            deliver(made.store, OUTSIDE_SWEEPS, uri, lambda run_ids: None, is_asked=True, seconds=DELIVERY_SECONDS)
             from besom.app.hydra_main import run_hydra
 
             run_hydra(stage.folder, made.overrides, multirun=multirun)
@@ -205,7 +206,7 @@ def _record(plan: PlannedSweep) -> None:
     try:
         record(tracking_uri(plan.trial), load_study(plan.settings.storage, plan.name))
     except Exception as error:  # MLflow's, of any kind: nothing that counts is lost
-        reason = withheld(" ".join(str(error).split()))
+        reason = discreet(error)
         what = "" if isinstance(error, BesomError) else "the sweep's charts may not be in MLflow: "
         sys.stderr.write(f"besom: {what}{reason}; the same command tries again\n")
 

@@ -11,10 +11,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from besom.errors import BesomError, DataError, one_line
+from besom.temporary import temporary_folder
+
+MOST_PARAMS = 50_000_000
+"""Of a network of somebody's own builder, whose size only its run says."""
 
 if TYPE_CHECKING:
     import keras
@@ -65,8 +68,9 @@ def study(sweep: str, store: str | Path | None = None) -> optuna.Study:
 def load(run_or_sweep: str, store: str | Path | None = None) -> keras.Model:
     """Return the trained model of a run, or of a sweep's best trial, after its weights' hash was checked.
 
-    Keras' safe mode reads it: Python code in the file is refused, and a network with layers of your own needs the
-    module that registers them (``keras.saving.register_keras_serializable``) imported before.
+    Of a network of besom's own only the numbers are read from the file. One of a builder of yours Keras reads in its
+    safe mode: Python code in the file is refused, and layers of your own need the module that registers them
+    (``keras.saving.register_keras_serializable``) imported before.
 
     Args:
         run_or_sweep: a sweep's name for its champion, ``SWEEP/NUMBER`` for one of its trials, or an MLflow run id.
@@ -100,16 +104,17 @@ def images(
 
     Raises:
         NotFound: there is no such run or sweep.
-        ConfigError: the images come from a loader of a package that is not allowed.
+        ConfigError: the config is none, its images come from a loader of a package that is not allowed, or, coming from
+            a server, from a file outside the project around the working directory.
         DataError: the data is gone, or no longer what the model was trained on.
     """
     from besom import data
-    from besom.retrain.trust import refuse_foreign_targets
+    from besom.configs.config import typed
+    from besom.retrain.trust import trusted_content
 
     run = _run(run_or_sweep, store)
-    config = run.config()["data"]
-    refuse_foreign_targets({"data": config}, allow)
-    dataset = data.load(config)
+    content = trusted_content({**run.config(), "model": {}}, run, allow)  # whoever builds the model is not asked here
+    dataset = data.load(typed(content).data)
     now = {"fingerprint.data": dataset.digest, "fingerprint.split": dataset.split_digest}
     if changed := [name for name, digest in now.items() if run.tags.get(name, digest) != digest]:
         raise DataError(
@@ -146,9 +151,15 @@ def _run(run_or_sweep: str, store: str | Path | None) -> StoredRun:
 
 def _read_model(run: StoredRun) -> Any:
     """Read a run's model without touching the tracking URI that the notebook may have set for itself."""
+    from besom.configs.config import typed
+    from besom.configs.schema import CnnConfig
+    from besom.export.model_file import shapes_of
     from besom.retrain.stored_model import StoredModel, weights_hashes
+    from besom.retrain.weights_file import refuse_bomb
 
     weights_hashes(run)  # before TensorFlow is imported: a run without a model is told at once
+    content = run.config()
+    is_own = isinstance(typed(content).model, CnnConfig)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else TensorFlow greets with the CPU's instruction sets
     from besom.quiet import native_stderr_hushed
 
@@ -157,9 +168,12 @@ def _read_model(run: StoredRun) -> Any:
 
         keras.ops.zeros(1)  # the first operation looks for a GPU, and complains where there is none
 
-    with TemporaryDirectory(prefix="besom-") as folder:
-        stored = StoredModel.fetch(run, Path(folder))
+    with temporary_folder() as folder:
+        stored = StoredModel.fetch(run, folder)
+        if is_own:
+            return stored.filled(content, shapes_of(run, folder))
         try:
+            refuse_bomb(stored.file, _n_params(run))
             # by Keras itself: mlflow.keras would take a SavedModel too where the stored MLmodel says so, and
             # TensorFlow runs what is in one
             model = keras.saving.load_model(stored.file, safe_mode=True)
@@ -167,3 +181,9 @@ def _read_model(run: StoredRun) -> Any:
             raise BesomError(f"the model of run {run.run_id} cannot be read: {one_line(error)}") from error
     stored.check(model)
     return model
+
+
+def _n_params(run: StoredRun) -> int:
+    """Return how many parameters a run says that its network has, none where it says nothing that can be."""
+    said = run.client.get_run(run.run_id).data.metrics.get("n_params", 0.0)
+    return int(said) if 0 <= said <= MOST_PARAMS else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from optuna.study import Study
 
@@ -14,9 +13,12 @@ from besom.compare.record import recorded_importances
 from besom.compare.report import Known, write_report
 from besom.compare.trials import SweepTrials
 from besom.configs.project import Stage
-from besom.errors import ConfigError, NotFound
+from besom.errors import ConfigError, NotFound, discreet
 from besom.paths import Store
-from besom.withheld import withheld
+from besom.temporary import temporary_folder
+
+MOST_BYTES = 500_000_000
+"""Of all the artifacts of a run: pictures and tables."""
 
 
 def report_sweep(store: Store, name: str, output: Path | None) -> tuple[Path, Path]:
@@ -27,14 +29,14 @@ def report_sweep(store: Store, name: str, output: Path | None) -> tuple[Path, Pa
 
     Raises:
         NotFound: there is no store, or no such sweep in it.
-        ConfigError: the file cannot be written, or the best trial's artifacts are not in the store.
+        ConfigError: the file cannot be written, or the best trial's artifacts are not in the store or too large.
     """
     study = open_study(store, name)
     page = output or store.reports / f"{name}.html"
     if page.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--output={str(page)!r} is no HTML file; expected a name that ends with .html")
-    with TemporaryDirectory() as folder:
-        known = _known(store, study, Path(folder))
+    with temporary_folder() as folder:
+        known = _known(store, study, folder)
     try:
         return write_report(study, known, page)
     except OSError as error:
@@ -49,13 +51,14 @@ def _known(store: Store, study: Study, folder: Path) -> Known:
     except NotFound:
         return Known(question=question)
     run.refuse_links()
+    run.refuse_bulk("", MOST_BYTES)
     try:
         run.client.download_artifacts(run.run_id, "", str(folder))
         champion = ChampionPage.read(folder, run.run_id, run.tags)
         return Known(champion, question, recorded_importances(run.client, SweepTrials.of(study)))
     except Exception as error:  # of any artifact store; the study has all the numbers
-        reason = withheld(" ".join(str(error).split()))
-        sys.stderr.write(f"besom: the page lacks the best trial's pictures, which cannot be fetched: {reason}\n")
+        why = f"which cannot be fetched: {discreet(error)}"
+        sys.stderr.write(f"besom: the page lacks the best trial's pictures, {why}\n")
         return Known(question=question)
 
 

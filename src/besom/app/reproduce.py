@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from besom.errors import ConfigError, NotFound
+from besom.paths import REPRODUCTIONS
 from besom.reproduce.again import reproduce
 from besom.reproduce.causes import Difference
 from besom.reproduce.exported import request_of
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from besom.compare.catalog import StoredRun
     from besom.paths import Store
 
-EXPERIMENT = "reproductions"
-"""Where the reproductions of exported folders are recorded."""
 COLUMNS = ("trial", "state", "verdict", "differs", "first_epoch", "cause", "run_id")
 
 
@@ -49,7 +48,7 @@ def _home(store: Store, run_id: str) -> StoredRun:
     uri = uri_of(store, None)
     if uri == store.mlflow_uri:
         create_store(store)
-    client, experiment_id = open_experiment(uri, EXPERIMENT, store)
+    client, experiment_id = open_experiment(uri, REPRODUCTIONS, store)
     return StoredRun(uri, run_id, experiment_id, {}, None, {}, client, store)
 
 

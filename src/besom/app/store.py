@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+from besom.contained import refuse_linked_databases
 from besom.errors import ConfigError, ResumeError, StoreDamaged, StoreReadOnly
+from besom.lock import open_lock
 from besom.paths import Store, write_atomically
 from besom.results import TrialResult
 from besom.tracking import fix_environment
@@ -28,6 +30,7 @@ def create_store(store: Store) -> None:
 
     Raises:
         ConfigError: the folder cannot be made or written.
+        StoreDamaged: in its lock's place is a link, or no file.
     """
     draft = store.root / ".creating"
     if store.exists and not draft.exists():
@@ -38,6 +41,8 @@ def create_store(store: Store) -> None:
             if not store.exists:  # another parent may have made it meanwhile
                 _create_database(store)
             shutil.rmtree(draft, ignore_errors=True)  # left by a parent that was killed when it had just made it
+    except StoreDamaged:  # its lock is none
+        raise
     except OSError as error:
         raise ConfigError(
             f"paths.store={str(store.root)!r} cannot be made: {error.strerror}; expected a folder that can be written"
@@ -45,7 +50,12 @@ def create_store(store: Store) -> None:
 
 
 def refuse_read_only(store: Store) -> None:
-    """Raise `StoreReadOnly` where a store, or the place for one, cannot be written; creates nothing."""
+    """Raise `StoreReadOnly` where a store, or the place for one, cannot be written; creates nothing.
+
+    Raises:
+        ConfigError: one of its databases is a link out of it.
+    """
+    refuse_linked_databases(store)
     places = (store.root, store.mlflow_db, store.studies_db, store.artifacts, store.root / "jobs")
     there = [place for place in places if place.exists()] or [next(one for one in store.root.parents if one.exists())]
     if closed := [place for place in there if not os.access(place, os.W_OK)]:
@@ -97,7 +107,7 @@ def keep_data(store: Store, name: str, digest: str, *, is_resume: bool) -> None:
 
 @contextmanager
 def _one_at_a_time(store: Store) -> Iterator[None]:
-    handle = os.open(store.root / ".creating.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = open_lock(store.root / ".creating.lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -37,8 +37,10 @@ def repair(store: Store, arguments: Namespace) -> int:
     from besom.upkeep.moved import refuse_moved
     from besom.upkeep.repair import repair
     from besom.upkeep.steps import LEFT, Deed
+    from besom.upkeep.untouched import looking
 
-    refuse_moved(store)
+    with looking() as look:  # a dry run changes nothing
+        refuse_moved(store, look)
     deeds: list[Deed] = []
     for one in repair(store, arguments.name, dry_run=arguments.dry_run):
         deeds.append(one)

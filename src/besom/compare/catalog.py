@@ -6,7 +6,6 @@ Imports only what finding takes: `besom runs` is to answer at once.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,17 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from besom.configs.project import Project
-from besom.contained import refuse_outside
+from besom.contained import local_path, refuse_outside
 from besom.errors import MOST_QUOTED, ConfigError, NotFound, StoreDamaged, did_you_mean
+from besom.files import Unusable, kind_of
 from besom.paths import SWEEP_NAME, Store
 from besom.storage import find_study, has_storage, load_study, study_names
 from besom.sweep.run_ids import known_ids, run_id_of
 from besom.sweep.tally import Tally
+from besom.temporary import temporary_folder
 from besom.tracker import is_provisional
 from besom.uris import refuse_remote_artifacts
 
 if TYPE_CHECKING:
     from optuna import Study
+
+
+MOST_BYTES = 20_000_000
+"""Of a text among a run's artifacts; a fingerprint or a config has some thousand."""
 
 
 def store_of(given: str | Path | None) -> Store:
@@ -114,18 +119,24 @@ class StoredRun:
         if self.location is not None:
             refuse_outside(self.store, self.location, path)
 
+    def refuse_bulk(self, path: str, most: int) -> None:
+        """Raise `ConfigError` where an artifact, or a folder of them, has more bytes than anybody expects there."""
+        if self.location is not None:
+            refuse_bulk(self.location, path, most)
+
     def artifact(self, path: str) -> str:
         """Return the text of an artifact.
 
         Raises:
             NotFound: the run has no such artifact.
             StoreDamaged: it is no text.
-            ConfigError: it is a link out of the store.
+            ConfigError: it is a link out of the store, no plain file, or too large.
         """
         self.refuse_links(path)
-        with tempfile.TemporaryDirectory() as folder:
+        self.refuse_bulk(path, MOST_BYTES)
+        with temporary_folder() as folder:
             try:
-                file = self.client.download_artifacts(self.run_id, path, folder)
+                file = self.client.download_artifacts(self.run_id, path, str(folder))
                 return Path(file).read_text(encoding="utf-8")
             except UnicodeDecodeError as error:
                 raise StoreDamaged(f"{path} of run {self.run_id} is no text: {error}") from error
@@ -155,6 +166,34 @@ class StoredRun:
     def _values(self, name: str) -> list[float]:
         points = sorted(self.client.get_metric_history(self.run_id, name), key=lambda point: point.step)
         return [point.value for point in points]
+
+
+def refuse_bulk(location: str, path: str, most: int) -> None:
+    """Refuse to copy artifacts that are no plain files or larger than expected; of others than local ones nobody knows.
+
+    A file without content takes no room in a store, its copy may fill the disk.
+
+    Args:
+        location: of a run's or a model's artifacts.
+        path: of one of them, or of a folder with them.
+
+    Raises:
+        ConfigError: naming the file.
+    """
+    base = local_path(location)
+    if base is None:
+        return
+    place, total = base / path, 0
+    for file in [Path(folder, name) for folder, _, names in os.walk(place) for name in names] or [place]:
+        try:
+            kind = kind_of(file)
+        except Unusable as error:
+            raise ConfigError(f"{file} cannot be read: {error}; expected a file as besom writes it") from error
+        if kind == "other":
+            raise ConfigError(f"{file} is no plain file; expected one as besom writes it")
+        total += file.stat().st_size if kind == "file" else 0
+    if total > most:
+        raise ConfigError(f"{place} has {total:,} bytes; expected at most {most:,}, as besom writes it")
 
 
 def find_run(store: Store, run_or_sweep: str) -> StoredRun:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from optuna.study import Study
@@ -18,6 +17,7 @@ from besom.compare.trials import SweepTrials
 from besom.compare.views import charts_of
 from besom.sweep.run_ids import run_id_of
 from besom.tables import title
+from besom.temporary import temporary_folder
 from besom.tracking import log_tags, log_values, mlflow_client
 
 STAMP = "charts"
@@ -53,9 +53,9 @@ def record(uri: str, study: Study) -> None:
 def _draw(client: Any, parent: Any, study: Study, trials: SweepTrials) -> None:
     """Log what is to be seen of the sweep; last of which trials that is: interrupted, the next start does it again."""
     run_id, shares = parent.info.run_id, importances.of(trials)
-    with TemporaryDirectory() as name:
-        write(Path(name), study, trials, charts_of(trials, shares))
-        client.log_artifacts(run_id, name)
+    with temporary_folder() as folder:
+        write(folder, study, trials, charts_of(trials, shares))
+        client.log_artifacts(run_id, str(folder))
     client.set_experiment_tag(parent.info.experiment_id, shared_view.TAG, shared_view.state(trials))
     if shares:
         log_values(client, run_id, {_metric(param): share for param, share in shares.items()})

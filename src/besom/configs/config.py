@@ -24,7 +24,7 @@ from besom.configs.schema import (
     TrainConfig,
     TrialConfig,
 )
-from besom.errors import ConfigError, quoted
+from besom.errors import ConfigError, one_line, quoted
 
 T = TypeVar("T")
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
@@ -120,9 +120,12 @@ def _model(values: Mapping[str, Any]) -> CnnConfig | dict[str, Any]:
         raise ConfigError(f"model.conv={quoted(blocks)} is no list of layers; expected such as [{{filters: 8}}]")
     # block by block, so that a message can name model.conv.N
     conv = [_build(ConvConfig, block, f"model.conv.{index}") for index, block in enumerate(blocks)]
+    depth = values.get("depth")
+    if depth is not None and type(depth) is not int:
+        raise ConfigError(f"model.depth={quoted(depth)} is no number of layers; expected a whole number, or null")
     with _named("model"):
         rest = _build(CnnConfig, {**values, "conv": [], "depth": None}, "model")
-        return CnnConfig(**{**vars(rest), "conv": conv, "depth": values.get("depth")})
+        return CnnConfig(**{**vars(rest), "conv": conv, "depth": depth})
 
 
 def _build(schema: type[T], values: Mapping[str, Any], name: str) -> T:
@@ -141,3 +144,5 @@ def _named(name: str) -> Iterator[None]:
     except OmegaConfBaseException as error:
         expected = "expected a known key with a value of its type"
         raise ConfigError(f"{name}.{error.key}: {str(error).splitlines()[0]}; {expected}") from error
+    except (ArithmeticError, RecursionError, TypeError, ValueError) as error:  # of a value that OmegaConf cannot turn
+        raise ConfigError(f"{name}: {one_line(error)}; expected known keys with values of their types") from error

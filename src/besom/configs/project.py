@@ -8,7 +8,6 @@ one staged folder ``{conf,sweeps}``, which Hydra composes from and which a sweep
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import besom
 from besom.configs.files import MOST_BYTES, read_text, read_yaml, refuse_avalanche
 from besom.errors import MOST_QUOTED, ConfigError, did_you_mean, quoted
 from besom.files import Unusable, expanded, read_bounded
+from besom.temporary import temporary_folder
 
 PACKAGE = Path(besom.__file__).parent
 REFUSED = "# besom cannot use this file: "
@@ -62,8 +62,8 @@ class Project:
     @contextmanager
     def staged(self) -> Iterator[Stage]:
         """Lay package and project together in a temporary folder, gone after the ``with``."""
-        with tempfile.TemporaryDirectory(prefix="besom-") as folder:
-            stage = Stage(Path(folder))
+        with temporary_folder() as folder:
+            stage = Stage(folder)
             stage.lay(packaged() / "conf", "conf")
             stage.lay(packaged() / "sweeps", "sweeps")
             if self.has_conf:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from besom.configs.files import refuse_avalanche
 from besom.errors import ConfigError, one_line
 
 MOST_CHARACTERS = 1_000_000
@@ -32,24 +33,36 @@ def read_stored(text: str, name: str) -> dict[str, Any]:
         name: what to call it in a message.
 
     Raises:
-        ConfigError: it is no YAML, more than plain values, no mapping, or has an interpolation in it.
+        ConfigError: it is no YAML, more than plain values, no mapping, or has in it an interpolation, ``???`` or an
+            integer of more than 64 bits.
     """
     if len(text) > MOST_CHARACTERS:
         raise ConfigError(f"{name} has {len(text):,} characters; expected a config of at most {MOST_CHARACTERS:,}")
     try:
+        refuse_avalanche(text)
         found = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+    except Exception as error:  # PyYAML raises nearly anything for a tag on a value that is none of its kind
         raise ConfigError(f"{name} cannot be read: {one_line(error)}; expected plain YAML values") from error
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise ConfigError(f"{name} is no mapping with text for keys; expected one with data, model and train")
-    if wrong := next((text for text in _texts(found) if "${" in text), None):
-        raise ConfigError(f"{name} has an interpolation, {wrong[:80]!r}; expected values, as a frozen config has them")
+    if wrong := next(filter(None, map(_unusable, _scalars(found))), None):
+        raise ConfigError(f"{name} has {wrong}; expected values, as a frozen config has them")
     return found
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _unusable(value: Any) -> str | None:
+    """Return what is wrong with a value that no frozen config has, None of any other."""
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
+        if "${" in value:
+            return f"an interpolation, {value[:80]!r}"
+        return "'???', a value that is missing" if value == "???" else None
+    is_long = isinstance(value, int) and not -(2**63) <= value < 2**64
+    return "an integer of more than 64 bits" if is_long else None
+
+
+def _scalars(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
         for inner in [*value, *value.values()] if isinstance(value, dict) else value:
-            yield from _texts(inner)
+            yield from _scalars(inner)
+    else:
+        yield value

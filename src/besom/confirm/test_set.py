@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from besom.confirm.contender import Contender
@@ -19,6 +17,7 @@ from besom.fingerprint import predictions_sha256
 from besom.retrain.lanes import in_lanes
 from besom.retrain.stored_model import StoredModel
 from besom.seeding import fix_runtime
+from besom.temporary import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,9 @@ def evaluate(contender: Contender, on_open: Callable[[], None]) -> tuple[int, in
         on_open()
         return False
 
-    with TemporaryDirectory(prefix="besom-") as folder:
+    with temporary_folder() as folder:
         expected = contender.home.tags.get("predictions_sha256", "")
-        job = Evaluation(contender.content, StoredModel.fetch(contender.home, Path(folder)), expected)
+        job = Evaluation(contender.content, StoredModel.fetch(contender.home, folder), expected)
         [(_, future)] = in_lanes(count_correct, [(job, open_now)], n_lanes=1, fresh=False)
     if error := future.exception():
         last = str(error).strip().splitlines()[-1]

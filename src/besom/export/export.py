@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from besom.compare.catalog import StoredRun
@@ -23,6 +22,7 @@ from besom.reproduce.exported import EXPECTED
 from besom.reproduce.original import Original
 from besom.retrain.here import CODE
 from besom.retrain.trust import trusted_content
+from besom.temporary import temporary_folder
 
 MOST_BYTES = 4_000_000
 """Of a stored diff; besom never writes one of that size."""
@@ -89,10 +89,11 @@ def _diff(run: StoredRun) -> bytes | None:
     """Return the uncommitted changes that a run was trained with, None where there were none."""
     try:
         run.refuse_links(DIFF)
+        run.refuse_bulk(DIFF, MOST_BYTES)
         if DIFF not in {found.path for found in run.client.list_artifacts(run.run_id)}:
             return None
-        with TemporaryDirectory(prefix="besom-") as folder:
-            found = Path(run.client.download_artifacts(run.run_id, DIFF, folder)).read_bytes()
+        with temporary_folder() as folder:
+            found = Path(run.client.download_artifacts(run.run_id, DIFF, str(folder))).read_bytes()
     except Exception as error:  # MLflow raises another class for each kind of artifact store
         raise NotFound(f"the artifacts of run {run.run_id} cannot be read: {one_line(error)}") from error
     if len(found) > MOST_BYTES:

@@ -7,16 +7,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from besom.compare.catalog import StoredRun
+from besom.compare.catalog import MOST_BYTES, StoredRun, refuse_bulk
 from besom.configs.config import typed
 from besom.configs.stored import read_stored
 from besom.errors import BesomError, ConfigError, NotFound, one_line
 from besom.quiet import native_stderr_hushed
 from besom.retrain.stored_model import StoredModel, location_of, weights_hashes
 from besom.seeding import fix_runtime
+from besom.temporary import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,26 @@ def save_model(run: StoredRun, content: Mapping[str, Any], file: Path) -> None:
         import keras
 
         keras.ops.zeros(1)  # the first operation looks for a GPU, and complains where there is none
-    with TemporaryDirectory(prefix="besom-") as folder:
-        stored = StoredModel.fetch(run, Path(folder))
-        network = stored.network(content, _shapes(run, Path(folder)))
+    with temporary_folder() as folder:
+        stored = StoredModel.fetch(run, folder)
+        network = stored.network(content, shapes_of(run, folder))
     network.save(file)
 
 
-def _shapes(run: StoredRun, folder: Path) -> Shapes:
+def shapes_of(run: StoredRun, folder: Path) -> Shapes:
+    """Return the shapes of a run's stored model; its description is copied into a folder.
+
+    Raises:
+        NotFound: the run has no model, or its description is gone.
+        ConfigError: that is elsewhere than it may be, no plain file, or too large.
+        BesomError: it has no signature as besom stores it.
+    """
+    location = location_of(run)
+    refuse_bulk(location, "MLmodel", MOST_BYTES)
     import mlflow.artifacts
 
     try:
-        path = mlflow.artifacts.download_artifacts(
-            f"{location_of(run)}/MLmodel", dst_path=str(folder), tracking_uri=run.uri
-        )
+        path = mlflow.artifacts.download_artifacts(f"{location}/MLmodel", dst_path=str(folder), tracking_uri=run.uri)
     except Exception as error:  # MLflow raises another class for each kind of artifact store
         raise NotFound(f"the model of run {run.run_id} cannot be read: {one_line(error)}") from error
     try:

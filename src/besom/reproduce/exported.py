@@ -11,16 +11,16 @@ from typing import Any
 from besom.compare.catalog import StoredRun
 from besom.configs.stored import read_stored
 from besom.errors import ConfigError, NotFound
-from besom.files import Unusable, kind_of
+from besom.files import Unusable, kind_of, read_bounded
 from besom.paths import Store
-from besom.reproduce.original import HASHES, Original
+from besom.reproduce.original import HASHES, Original, checked_fingerprint
 from besom.reproduce.request import Options, Request
 from besom.retrain.here import find_code_beside
 from besom.retrain.trust import trusted_for
 from besom.tracking import params_of
 
 EXPECTED = "expected.json"
-MOST_CHARACTERS = 20_000_000
+MOST_BYTES = 20_000_000
 """Of a JSON file; a history of 100,000 epochs has less."""
 
 
@@ -48,7 +48,7 @@ def request_of(folder: Path, store: Store, options: Options, home: Callable[[str
     content = trusted_for(store, stored, options.allow, options.data_path)
     if options.allow:
         find_code_beside(folder)
-    original = _original(_json(folder, EXPECTED), _json(folder, "fingerprint.json"), params_of(content), folder)
+    original = _original(_json(folder, EXPECTED), _fingerprint(folder), params_of(content), folder)
     return Request.checked(original, content, options, lambda: home(original.run_id))
 
 
@@ -85,12 +85,12 @@ def _json(folder: Path, name: str) -> Mapping[str, Any]:
     return found
 
 
+def _fingerprint(folder: Path) -> Mapping[str, Any]:
+    return checked_fingerprint(_json(folder, "fingerprint.json"), f"{folder}/fingerprint.json")
+
+
 def _text(folder: Path, name: str) -> str:
     try:
-        with (folder / name).open(encoding="utf-8") as file:
-            text = file.read(MOST_CHARACTERS + 1)
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bounded(folder / name, MOST_BYTES).decode()
+    except ValueError as error:  # Unusable, or no UTF-8
         raise NotFound(f"{folder}/{name} cannot be read: {error}; expected what 'besom export' wrote") from error
-    if len(text) > MOST_CHARACTERS:
-        raise ConfigError(f"{folder}/{name} has more than {MOST_CHARACTERS:,} characters; expected a small file")
-    return text

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from besom.engines.engine import OnReport
@@ -23,6 +21,7 @@ from besom.retrain.runs import abandon_runs, close_dead, end_run, start_run
 from besom.retrain.stored_model import StoredModel
 from besom.seeding import fix_runtime
 from besom.signals import put_off
+from besom.temporary import temporary_folder
 from besom.tracking import log_values
 
 COMPARED = ("weights", "predictions")
@@ -46,8 +45,8 @@ def reevaluate(request: Request, options: Options) -> Verdict:
     run = request.run
     if request.original.state != "COMPLETE":
         raise NotFound(f"run {run.run_id} is {request.original.state} and has no model; expected one that is COMPLETE")
-    with TemporaryDirectory(prefix="besom-") as folder:
-        facts = _in_a_lane(Evaluation(request.content, StoredModel.fetch(run, Path(folder))), request.threads, options)
+    with temporary_folder() as folder:
+        facts = _in_a_lane(Evaluation(request.content, StoredModel.fetch(run, folder)), request.threads, options)
     close_dead(run.client, run.experiment_id, KIND)
     name = f"{run.tags.get('mlflow.runName', run.run_id)}-evaluated"
     run_ids: list[str] = []

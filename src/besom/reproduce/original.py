@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from besom.compare.catalog import StoredRun
-from besom.errors import ConfigError, NotFound
+from besom.errors import ConfigError, NotFound, quoted
 
 HASHES = ("weights_sha256", "history_sha256", "predictions_sha256")
 STATES = ("COMPLETE", "PRUNED", "FAIL")
@@ -92,4 +92,19 @@ def fingerprint_of(run: StoredRun) -> Mapping[str, Any]:
         raise ConfigError(f"fingerprint.json of run {run.run_id} is no JSON: {error}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"fingerprint.json of run {run.run_id} is a {type(found).__name__}; expected a mapping")
+    return checked_fingerprint(found, f"fingerprint.json of run {run.run_id}")
+
+
+def checked_fingerprint(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a fingerprint whose packages and sources are mappings, where it has them.
+
+    Args:
+        name: what to call it in a message.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    for part in ("packages", "sources"):
+        if not isinstance(found.get(part) or {}, Mapping):
+            raise ConfigError(f"{part} in {name} is {quoted(found[part])}; expected a mapping of names to texts")
     return found

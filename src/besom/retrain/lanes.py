@@ -11,19 +11,22 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from besom.engines.engine import OnReport
 from besom.engines.lane import LaneSetup, Runner
 from besom.engines.lanes import LanePool
-from besom.errors import one_line
+from besom.errors import BesomError, one_line
 from besom.judge import failed, judge
+from besom.paths import OUTSIDE_SWEEPS, Store
 from besom.reporting import TrialHandle, running
 from besom.results import TrialResult
 from besom.seeding import fix_runtime
-from besom.tracking import fix_environment
+from besom.spool.client import RunWriter
+from besom.spool.deliver import deliver
+from besom.spool.operations import End
+from besom.temporary import temporary_folder
+from besom.tracking import STATUS, fix_environment, milliseconds
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,50 @@ def train_all(
 ) -> Iterator[tuple[int, TrialResult]]:
     """Yield the place and the result of each training as it ends, FAIL and PRUNED included.
 
+    MLflow has all of its run then, so that what it logged can be compared.
+
     Args:
         trainings: each is taken when a lane is free, so that a generator may make its run then.
         n_lanes: how many are trained at the same time; no more than there are.
         threads: of TensorFlow, in each lane.
         fresh: a new process for each training, else the lanes stay warm.
         onednn: see `besom.seeding.runtime_environment`.
+
+    Raises:
+        BesomError: MLflow does not take what a training logged; it waits on disk, with its end.
     """
     fix_runtime(threads, onednn=onednn)
-    jobs = ((training, _stopper(training.stop_at)) for training in trainings)
-    for place, future in in_lanes(train_here, jobs, n_lanes=n_lanes, fresh=fresh):
-        yield place, _result(future)
+    begun: list[Training] = []
+
+    def jobs() -> Iterator[tuple[Training, OnReport]]:
+        for training in trainings:
+            begun.append(training)
+            yield training, _stopper(training.stop_at)
+
+    for place, future in in_lanes(train_here, jobs(), n_lanes=n_lanes, fresh=fresh):
+        result = _result(future)
+        pass_on(begun[place], result)
+        yield place, result
+
+
+def pass_on(training: Training, result: TrialResult) -> None:
+    """Tell MLflow what waits of a training that has ended, since it did not answer meanwhile.
+
+    Raises:
+        BesomError: it still waits; its end is added, so that whoever delivers it later has it whole.
+    """
+    store = Store.at(training.content["paths"]["store"])
+    folder = store.spool(OUTSIDE_SWEEPS)
+    found = deliver(store, OUTSIDE_SWEEPS, training.uri, lambda run_ids: None, run_id=training.run_id)
+    if not found.left:
+        return
+    writer = RunWriter(training.uri, store, folder, training.run_id, is_away=True)
+    tags = {"state": result.state, **({"reason": result.reason} if result.reason else {})}
+    writer.write(End(STATUS[result.state], milliseconds(), tags))
+    raise BesomError(
+        f"MLflow was not told all of run {training.run_id} ({found.reason}): it waits in {folder}; 'besom repair' "
+        "delivers it once MLflow answers, then give this command again"
+    )
 
 
 def in_lanes(
@@ -72,8 +108,8 @@ def in_lanes(
     """
     fix_environment()
     waiting: dict[int, Future[Any]] = {}
-    with TemporaryDirectory(prefix="besom-") as log:  # what TensorFlow says at its start belongs to no result
-        setup = LaneSetup(runner, log_folder=Path(log), jobs_per_lane=int(fresh))
+    with temporary_folder() as log:  # what TensorFlow says at its start belongs to no result
+        setup = LaneSetup(runner, log_folder=log, jobs_per_lane=int(fresh))
         with closing(LanePool(n_lanes, setup)) as lanes:
             ahead = enumerate(jobs)
             while True:

@@ -7,9 +7,10 @@ from contextlib import suppress
 from typing import Any
 
 from besom.compare.catalog import StoredRun
+from besom.contained import refuse_outside
 from besom.lock import is_dead
 from besom.results import TrialResult
-from besom.tracking import STATUS, create_run, log_tags
+from besom.tracking import STATUS, create_run, is_given, log_tags
 
 
 def start_run(original: StoredRun, name: str, content: Mapping[str, Any], tags: Mapping[str, str]) -> str:
@@ -17,7 +18,13 @@ def start_run(original: StoredRun, name: str, content: Mapping[str, Any], tags: 
 
     Args:
         tags: at least its ``kind``.
+
+    Raises:
+        ConfigError: its artifacts would lie outside the store.
     """
+    if original.uri.startswith("sqlite:") and not is_given(original.uri):
+        experiment = original.client.get_experiment(original.experiment_id)
+        refuse_outside(original.store, str(experiment.artifact_location), everything=False)
     parent = original.tags.get("mlflow.parentRunId")
     nested = {"mlflow.parentRunId": parent} if parent else {}
     own = {"state": "RUNNING", **nested, **tags}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from besom.compare.catalog import StoredRun
+from besom.compare.catalog import StoredRun, refuse_bulk
 from besom.configs.config import typed
 from besom.contained import refuse_outside
 from besom.errors import BesomError, NotFound, one_line
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "data/model.keras"
 """In the folder of a logged Keras model."""
+MOST_BYTES = 4_000_000_000
+"""Of such a file, before anybody knows its network."""
 
 
 class Shaped(Protocol):
@@ -54,11 +56,14 @@ class StoredModel:
 
         Raises:
             NotFound: the run has no model, or its file is gone.
+            ConfigError: the file is elsewhere than it may be, no plain file, or too large.
         """
         hashes = weights_hashes(run)
+        location = location_of(run)
+        refuse_bulk(location, MODEL_FILE, MOST_BYTES)
         import mlflow.artifacts
 
-        uri = f"{location_of(run)}/{MODEL_FILE}"
+        uri = f"{location}/{MODEL_FILE}"
         try:
             path = mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=run.uri)
         except Exception as error:  # MLflow raises another class for each kind of artifact store
@@ -76,11 +81,16 @@ class StoredModel:
         Raises:
             BesomError: the file does not hold the weights of this network, or not those that the trial trained.
         """
-        from besom import model
         from besom.trial import training
 
+        training.start_trial(typed(content).train)
+        return self.filled(content, dataset)
+
+    def filled(self, content: Mapping[str, Any], dataset: Shaped) -> keras.Model:
+        """Return the same in a process of somebody else, whose seeds and threads stay as they are; see `network`."""
+        from besom import model
+
         config = typed(content)
-        training.start_trial(config.train)
         built = model.build(config.model, dataset.input_shape, dataset.n_classes)
         try:
             refuse_bomb(self.file, built.count_params())

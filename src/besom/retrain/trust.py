@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from besom.compare.catalog import StoredRun
 from besom.configs.config import typed
@@ -16,6 +15,7 @@ from besom.configs.project import Project
 from besom.data import OWN_SOURCES
 from besom.errors import ConfigError
 from besom.paths import Store
+from besom.uris import split_uri
 
 TRUSTED = {
     "data": OWN_SOURCES,
@@ -70,7 +70,7 @@ def trusted_for(
 
 def _is_of_this_store(run: StoredRun) -> bool:
     """Tell whether a run and its artifacts are in the store's own files; what is trained again goes there, too."""
-    location = urlsplit(str(run.client.get_run(run.run_id).info.artifact_uri))
+    location = split_uri(str(run.client.get_run(run.run_id).info.artifact_uri))
     return run.uri == run.store.mlflow_uri and location.scheme in ("", "file")
 
 
@@ -94,12 +94,16 @@ def refuse_path_outside(content: Mapping[str, Any]) -> None:
     if path is None:
         return
     root = Project.around(Path.cwd()).root.resolve()
-    try:
-        is_inside = Path.cwd().joinpath(Path(str(path)).expanduser()).resolve().is_relative_to(root)
-    except (RuntimeError, ValueError, OSError):  # nobody's home, a NUL in it, links in a circle
-        is_inside = False
-    if not is_inside:
+    if not is_inside(root, Path.cwd(), str(path)):
         raise ConfigError(
             f"the run's data.path={str(path)!r}, which comes from elsewhere, lies outside {root}; if these are the "
             "images that you mean, name them with --data-path"
         )
+
+
+def is_inside(root: Path, base: Path, path: str) -> bool:
+    """Tell whether a path, taken from a base, lies in a resolved folder; links are followed."""
+    try:
+        return base.joinpath(Path(path).expanduser()).resolve().is_relative_to(root)
+    except (RuntimeError, ValueError, OSError):  # nobody's home, a NUL in it, links in a circle
+        return False

@@ -1,6 +1,7 @@
 """Whether a ``.keras`` file is of the size that its network needs, before anything in it is unpacked.
 
-A zip file, and HDF5 in it, may hold little and say that it is more than fits into memory. Knows nothing of models.
+A zip file, and HDF5 in it, may hold little and say that it is more than fits into memory: of chunks, which may be
+compressed, one is read whole for a single number of it. Keras writes none. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -44,10 +45,20 @@ def _refuse_large_arrays(content: bytes, most: int) -> None:
 
     def add(name: str, found: Any) -> None:
         nonlocal total
-        if isinstance(found, h5py.Dataset):
+        if isinstance(found, h5py.Group):
+            refuse_links(found)
+        elif isinstance(found, h5py.Dataset):
+            if found.chunks is not None or found.external or found.is_virtual:
+                raise BesomError(f"{name[:80]!r} in {WEIGHTS} is kept in chunks or elsewhere; expected a plain array")
             total += math.prod(found.shape or ()) * found.dtype.itemsize
 
+    def refuse_links(group: Any) -> None:
+        for name in group:  # visititems passes over them, who reads does not
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise BesomError(f"{name[:80]!r} in {WEIGHTS} is a link; expected a plain array")
+
     with h5py.File(io.BytesIO(content), "r") as weights:
+        refuse_links(weights)
         weights.visititems(add)
     _refuse_more(f"the arrays in {WEIGHTS}", total, most)
 

@@ -13,6 +13,9 @@ from typing import Any
 
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_LOCK = threading.Lock()
+_SET: dict[str, tuple[int, str | None]] = {}
+"""By variable: how many threads want it otherwise now, and what it was before the first of them."""
 
 
 def bounded(call: Callable[[], Any], seconds: float) -> Any:
@@ -60,12 +63,19 @@ def patient() -> Iterator[None]:
 
 @contextmanager
 def _set(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
+    """Set a variable; what it was before comes back with the last who leaves: a call that was left may still run."""
+    with _LOCK:
+        users, before = _SET.get(name, (0, os.environ.get(name)))
+        _SET[name] = users + 1, before
+        os.environ[name] = value
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = before
+        with _LOCK:
+            users, before = _SET.pop(name)
+            if users > 1:
+                _SET[name] = users - 1, before
+            elif before is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = before

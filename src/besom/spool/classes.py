@@ -5,10 +5,11 @@ Names only: MLflow, SQLAlchemy and requests are asked for what they raised, not 
 
 from __future__ import annotations
 
+import socket
 from enum import Enum
 from typing import Any
 
-from besom.errors import causes
+from besom.errors import BesomError, StoreBusy, StoreDamaged, causes
 
 
 class Failure(Enum):
@@ -24,6 +25,7 @@ AWAY_STATUS = frozenset({401, 403, 407, 408, 421, 425, 429})
 GONE_CODES = ("RESOURCE_DOES_NOT_EXIST",)
 AWAY_CODES = ("ENDPOINT_NOT_FOUND", "CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED", "PERMISSION_DENIED")
 RACE = ("IntegrityError",)
+SOCKETS = (ConnectionError, TimeoutError, socket.gaierror)
 DATABASE_AWAY = ("OperationalError", "InterfaceError", "TimeoutError", "DisconnectionError", "InternalError")
 
 
@@ -38,6 +40,21 @@ def failure_of(error: BaseException) -> Failure | None:
     if modules & {"requests", "urllib3", "sqlalchemy", "botocore", "boto3", "google", "azure", "besom"}:
         return _of_status(getattr(getattr(error, "response", None), "status_code", None))
     return Failure.AWAY if isinstance(error, OSError) else None  # sockets, timeouts, disks
+
+
+def is_outage(error: BaseException) -> bool:
+    """Tell whether an error that means AWAY is of the way to MLflow, so that it can be told of no other run either.
+
+    Not so where it is of one run: of its files, or of an experiment in the trash.
+    """
+    return any(_is_of_the_way(cause) for cause in causes(error))
+
+
+def _is_of_the_way(error: BaseException) -> bool:
+    if isinstance(error, (*SOCKETS, StoreBusy, StoreDamaged)):
+        return True
+    is_besoms_or_a_files = isinstance(error, BesomError) or type(error).__module__ in ("builtins", "shutil")
+    return not is_besoms_or_a_files and failure_of(error) is Failure.AWAY
 
 
 def is_race(error: BaseException) -> bool:

@@ -15,9 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from besom.errors import StoreDamaged
+from besom.files import Unusable, read_bounded
 from besom.paths import write_atomically
 
 FORMAT = 1
+MOST_BYTES = 500_000_000
+MOST_PROGRESS = 10_000
+"""Of a journal and of its ``progress.json``."""
+REST = ".removed-"
+"""How the name of a journal's folder begins while it is removed."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,15 @@ class Journal:
 
     @property
     def exists(self) -> bool:
-        return self._file.is_file()
+        """Whether an operation waits; a head alone was left by a kill, or by a disk that was full, before the first."""
+        if self._file.is_symlink() or not self._file.is_file():  # who made the store may have put a pipe there
+            return False
+        try:
+            with self._file.open("rb") as file:
+                file.readline()
+                return file.readline().endswith(b"\n")
+        except OSError:  # there is none
+            return False
 
     @property
     def _file(self) -> Path:
@@ -43,7 +58,7 @@ class Journal:
         return self.folder / "progress.json"
 
     def begin(self, head: Mapping[str, Any]) -> None:
-        """Make the journal where there is none.
+        """Make the journal where there is none, for an operation that is appended at once.
 
         Args:
             head: what is known of the run, see `besom.spool.client`.
@@ -65,7 +80,7 @@ class Journal:
         """
         kept = {} if files is None else {"files": self._keep(files)}
         line = json.dumps({**operation, **kept}).encode() + b"\n"
-        handle = os.open(self._file, os.O_RDWR)
+        handle = os.open(self._file, os.O_RDWR | os.O_NOFOLLOW)
         try:
             os.lseek(handle, self._drop_torn_line(handle), os.SEEK_SET)
             while line:  # a disk that gets full takes a part of it first
@@ -76,9 +91,11 @@ class Journal:
 
     @staticmethod
     def _drop_torn_line(handle: int) -> int:
-        """Cut off a last line that was being written when its process was killed; return where the next one goes."""
-        content = os.pread(handle, os.fstat(handle).st_size, 0)
-        end = content.rfind(b"\n") + 1
+        """Cut off what was being written at the end when a kill or a power cut came; return where the next one goes."""
+        lines = os.pread(handle, os.fstat(handle).st_size, 0).splitlines(keepends=True)
+        while len(lines) > 1 and not (lines[-1].endswith(b"\n") and _read(lines[-1])):
+            lines.pop()
+        end = sum(map(len, lines))
         os.ftruncate(handle, end)
         return end
 
@@ -101,23 +118,48 @@ class Journal:
         """Return the operations in order; a last one that was being written when its process was killed is none."""
         return list(self._lines())[1:]
 
+    def whole_operations(self) -> list[dict[str, Any]]:
+        """Return the same, for those who let the journal go afterwards.
+
+        Raises:
+            ValueError: a line is damaged and others follow.
+        """
+        found = list(self._lines())
+        behind = self._content().split(b"\n")[:-1][len(found) + 1 :]
+        if any(map(_read, behind)):
+            raise ValueError(f"line {len(found) + 1} of {self._file} is damaged; put it back from a copy, or remove it")
+        return found[1:]
+
     def _lines(self) -> Iterator[dict[str, Any]]:
-        try:
-            content = self._file.read_bytes()
-        except OSError:  # delivered meanwhile
-            return
-        for line in content.split(b"\n")[:-1]:
-            try:
-                found = json.loads(line)
-            except ValueError:  # a disk that lost a power cut's last blocks: what follows is not in order
-                return
-            if not isinstance(found, dict):
+        for line in self._content().split(b"\n")[:-1]:
+            if (found := _read(line)) is None:  # a disk that lost a power cut's last blocks
                 return
             yield found
 
+    def _content(self) -> bytes:
+        try:
+            return read_bounded(self._file, MOST_BYTES)
+        except Unusable:  # delivered meanwhile, or no journal of besom's
+            return b""
+
     def files(self, name: str) -> Path:
-        """Return the folder of an operation's files."""
-        return self.folder / "files" / Path(name).name
+        """Return the folder of an operation's files.
+
+        Raises:
+            StoreDamaged: a link or a pipe is in it, or on the way to it: besom keeps copies.
+        """
+        found = self.folder / "files" / Path(name).name
+        self.refuse_links()
+        for one in (found.parent, found, *found.rglob("*")):
+            if one.is_symlink() or (one.exists() and not (one.is_dir() or one.is_file())):
+                raise StoreDamaged(f"{one} is no plain file and no folder; expected a copy of a run's files")
+        return found
+
+    def refuse_links(self) -> None:
+        """Raise `StoreDamaged` where the journal is a link, or in a folder of the spool that is one."""
+        for one in (self.folder.parent.parent, self.folder.parent, self.folder, self._file):
+            if one.is_symlink():
+                raise StoreDamaged(f"{one} is a link; expected what besom itself keeps for MLflow")
 
     @property
     def n_bytes(self) -> int:
@@ -126,9 +168,9 @@ class Journal:
     def progress(self) -> tuple[int, str | None]:
         """Return how many operations were delivered, and the id of the run where MLflow made it for them."""
         try:
-            found = json.loads(self._progress.read_text(encoding="utf-8"))
+            found = json.loads(read_bounded(self._progress, MOST_PROGRESS))
             return int(found["done"]), found["run_id"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return 0, None
 
     def note_progress(self, done: int, run_id: str) -> None:
@@ -136,9 +178,34 @@ class Journal:
         write_atomically(self._progress, json.dumps({"done": done, "run_id": run_id}))
 
     def remove(self) -> None:
-        """Remove the journal: first what makes it one, so that a kill leaves nothing that looks undelivered."""
-        self._file.unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the journal: at once what makes it one; what a kill leaves of the rest `remove_rests` finds.
+
+        Raises:
+            StoreDamaged: it is a link, or in a folder that is one.
+        """
+        if not os.path.lexists(self.folder):
+            return
+        self.refuse_links()
+        rest = self.folder.with_name(f"{REST}{self.folder.name}")
+        shutil.rmtree(rest, ignore_errors=True)
+        self.folder.rename(rest)
+        (rest / self._file.name).unlink(missing_ok=True)
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+def _read(line: bytes) -> dict[str, Any] | None:
+    """Return what a line says, None where it is damaged; every line says something."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and found else None
+
+
+def remove_rests(folder: Path) -> None:
+    """Remove what is left in a sweep's spool of journals whose removal was killed."""
+    for rest in folder.glob(f"{REST}*"):
+        shutil.rmtree(rest, ignore_errors=True)
 
 
 def _copied(source: str, target: str) -> str:

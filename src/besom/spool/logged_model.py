@@ -9,10 +9,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from besom.spool.attempt import once
+from besom.temporary import temporary_folder
 
 UNKNOWN_ID = f"m-{'0' * 32}"
 """Stands in a saved model for the id that MLflow gives it."""
@@ -25,6 +25,7 @@ def log_model(
     folder: Path,
     metrics: Callable[[str], list[Any]],
     tags: list[Any],
+    check_place: Callable[[str], None],
     *,
     again: bool,
 ) -> str:
@@ -33,6 +34,7 @@ def log_model(
     Each call to MLflow is a transaction of its database, so numbers and tags share one.
 
     Args:
+        check_place: raises where a model is not to be written.
         metrics: gives MLflow's metrics of the training, for the id of the model that they are shown with.
         again: whether it may have been done before, in part or wholly.
     """
@@ -40,9 +42,10 @@ def log_model(
 
     run = client.get_run(run_id)
     logged = (_known(client, run, name) if again else None) or _made(client, run, name)
+    check_place(logged.artifact_location)
     client.log_batch(run_id, metrics=metrics(logged.model_id), tags=tags)
-    with TemporaryDirectory() as draft:
-        copy = Path(draft, name)
+    with temporary_folder() as draft:
+        copy = draft / name
         shutil.copytree(folder, copy)
         _stamp(copy, run_id, logged)
         client.log_model_artifacts(logged.model_id, str(copy))

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from besom.contained import refuse_outside
 from besom.experiments import PARAMS_PER_CALL, milliseconds, open_experiment, params_of, process_tags, run_tags
 from besom.paths import Store
 from besom.spool.attempt import once
@@ -33,6 +34,7 @@ class Target:
         run_id: MLflow's id of the run, '' before it is made.
         files: the folder of the operation's files, where it has some.
         experiments: ids by name, of those that were opened.
+        is_stored: what is told was kept on disk, and somebody else may have put it there: its files go into the store.
     """
 
     client: Any
@@ -41,6 +43,12 @@ class Target:
     run_id: str = ""
     files: Path | None = None
     experiments: dict[str, str] = field(default_factory=dict)
+    is_stored: bool = False
+
+    def check_place(self, location: str) -> None:
+        """Raise `ConfigError` where files would be written outside the store, as its database or a link says."""
+        if self.is_stored:
+            refuse_outside(self.store, location)
 
     def experiment(self, name: str) -> str:
         """Return the id of an experiment, made where it is missing."""
@@ -156,6 +164,8 @@ class Artifacts:
     name: ClassVar[str] = "artifacts"
 
     def apply(self, target: Target, *, again: bool) -> str | None:
+        if target.is_stored:
+            target.check_place(target.client.get_run(target.run_id).info.artifact_uri)
         target.client.log_artifacts(target.run_id, str(target.files))
         return None
 
@@ -180,7 +190,14 @@ class Model:
 
         assert target.files is not None, "a model is a folder"
         log_model(
-            target.client, target.run_id, self.model_name, target.files, metrics, run_tags(self.tags), again=again
+            target.client,
+            target.run_id,
+            self.model_name,
+            target.files,
+            metrics,
+            run_tags(self.tags),
+            target.check_place,
+            again=again,
         )
         return None
 

@@ -24,7 +24,9 @@ from besom.tracker import NoteIds
 from besom.withheld import without_password
 
 BETWEEN_LOOKS = 10.0
-"""To look whether MLflow is back may take a tenth of the time: a look of 5 seconds is the last one for 50."""
+"""To look whether MLflow is back, or to tell it something in vain, may take a tenth of the time: a look of 5 seconds is
+the last one for 50.
+"""
 
 
 class Outbox:
@@ -56,9 +58,13 @@ class Outbox:
         """How many runs have something that MLflow was not told."""
         return n_pending(self.store, self.sweep)
 
-    def drop_end(self) -> None:
-        """Forget the end of the sweep's own run that an earlier start left: this one will have another to tell."""
-        Journal(self.folder / SWEEPS_OWN).remove()
+    def drop_end(self, run_id: str = SWEEPS_OWN) -> None:
+        """Forget the end of the sweep's own run that an earlier start left: this one will have another to tell.
+
+        Args:
+            run_id: the run's, once it is known.
+        """
+        Journal(self.folder / run_id).remove()
 
     def make(self, create: Callable[[str], Create], trial: int) -> RunWriter:
         """Make a trial's run, or the journal of one that is made later; see `besom.spool.client.made`."""
@@ -96,13 +102,24 @@ class Outbox:
         if began < self._next_look and not at_once:
             return False
         self.why_away = why_away(self.uri)
-        self._next_look = began + (time.monotonic() - began) * BETWEEN_LOOKS
+        self.rest(began)
         return self.why_away is None
+
+    def rest(self, began: float) -> None:
+        """Look again only after a while: what began then was for nothing, or told nothing but that MLflow answers.
+
+        Args:
+            began: as ``time.monotonic`` has it.
+        """
+        self._next_look = began + (time.monotonic() - began) * BETWEEN_LOOKS
 
     def deliver(self, note: NoteIds, seconds: float = math.inf) -> None:
         """Tell MLflow what waits; see `besom.spool.deliver.deliver`."""
-        found = deliver(self.store, self.sweep, self.uri, note, seconds=seconds)
+        began = time.monotonic()
+        found = deliver(self.store, self.sweep, self.uri, note, is_asked=True, seconds=seconds)
         self.why_away = found.reason if found.is_away else None
+        if found.reason is not None:  # what answers, and hangs when it is told something, costs more than a look
+            self.rest(began)
         self._why_left = found.reason
 
     def news(self) -> list[str]:

@@ -5,16 +5,18 @@ Only looks: no request that changes something, no transaction that is kept. Know
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
-import urllib.error
-import urllib.request
+from collections.abc import Mapping
 from contextlib import closing
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from besom.databases import is_there
-from besom.errors import one_line
+from besom.errors import causes, one_line
 from besom.uris import HTTP
 from besom.withheld import without_password
 
@@ -35,18 +37,36 @@ def why_away(uri: str, seconds: float = SECONDS) -> str | None:
         if uri.startswith("sqlite:///"):
             return _of_file(Path(uri.removeprefix("sqlite:///")), seconds)
         return _of_database(uri, seconds)
-    except (OSError, ValueError, sqlite3.Error) as error:
-        return without_password(one_line(error))
+    except (OSError, ValueError, sqlite3.Error) as error:  # those of requests are OSErrors
+        *_, first = causes(error)  # what requests says names objects of Python
+        what = "it does not speak HTTP: " if isinstance(first, HTTPException) else ""
+        return without_password(what + one_line(first))
 
 
 def _of_server(uri: str, seconds: float) -> str | None:
+    import requests  # MLflow's own way, so that proxies and certificates are the same
+
     parts = urlsplit(uri)
     place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}/health"
-    try:
-        with urllib.request.urlopen(place, timeout=seconds):
-            return None
-    except urllib.error.HTTPError as error:  # it may want a user's name, or know no such page
-        return f"it answers with HTTP {error.code}" if error.code >= 500 or error.code in BUSY else None
+    with requests.get(
+        place,
+        timeout=seconds,
+        stream=True,
+        allow_redirects=False,
+        auth=lambda request: request,  # nobody's, ~/.netrc left out
+        **_certificates(),
+    ) as answer:
+        status = int(answer.status_code)  # it may want a user's name, or know no such page
+    return f"it answers with HTTP {status}" if status >= 500 or status in BUSY else None
+
+
+def _certificates(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return how requests is to check the server, and to show itself, as MLflow is told to."""
+    is_trusted = environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
+    return {
+        "verify": not is_trusted and (environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True),
+        "cert": environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH") or None,
+    }
 
 
 def _of_file(file: Path, seconds: float) -> str | None:

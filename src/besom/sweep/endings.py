@@ -49,6 +49,9 @@ def end_of_left(trial: FrozenTrial, home: Path, study: str) -> TrialResult | Los
 
     Args:
         study: the id of its study; a ``result.json`` of another one does not count.
+
+    Raises:
+        StoreDamaged: nobody can say whether it left a result.
     """
     if "point" not in trial.user_attrs:
         return Lost(UNASKED, "its parent died before it had a point")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ DELIVERY_SECONDS = 5.0
 """For what waits, before a trial starts: the lanes that report wait as long."""
 LAST_SECONDS = 30.0
 """The same at the end of a sweep that was stopped; one that is finished delivers all."""
+
+Hearing = Callable[[], AbstractContextManager[None]]
 
 
 class Ledger:
@@ -42,12 +45,17 @@ class Ledger:
         self._constraints = settings.constraints
         self._is_open = False
 
-    def open(self, config: Mapping[str, Any]) -> None:
-        """Open the tracker's side of the sweep and close what a dead parent left open."""
+    def open(self, config: Mapping[str, Any], while_delivered: Hearing = nullcontext) -> None:
+        """Open the tracker's side of the sweep and close what a dead parent left open.
+
+        Args:
+            while_delivered: gives what is entered while all that waits is passed on: that may take long.
+        """
         self._tracker.open_sweep(self.study.name, config, is_resume=bool(self.study.trials))
         self._is_open = True
         self._mend()
-        self.deliver()
+        with while_delivered():
+            self.deliver()
         self._write_results()
 
     def start(self, asked: Asked, config: Mapping[str, Any]) -> str | None:
@@ -96,14 +104,17 @@ class Ledger:
             self._tracker.end_trial(run_id, "FAIL", reason, died=True)
         return again
 
-    def close(self, finished: bool) -> None:
-        """Write the counts and the best trial to the parent run and end it."""
+    def close(self, finished: bool, while_delivered: Hearing = nullcontext) -> None:
+        """Write the counts and the best trial to the parent run and end it; ``while_delivered`` as in `open`."""
         if not self._is_open:
             return
         best = self.study.best
         self._tracker.close_sweep(summary(self.study.tally), best.number if best else None, finished)
-        self.deliver(math.inf if finished else LAST_SECONDS)
-        self._write_results()
+        try:
+            with while_delivered():
+                self.deliver(math.inf if finished else LAST_SECONDS)
+        finally:
+            self._write_results()
 
     def deliver(self, seconds: float = math.inf) -> None:
         """Let the tracker pass on what it could not, if it can now; no further run is begun after so many seconds."""

@@ -178,21 +178,26 @@ class Sweep:
                 finished = True
             finally:
                 self._close_running()
-                self.ledger.close(finished)
+                # once Ctrl-C was pressed, what is left is bounded; before, it may take long and loses nothing
+                self.ledger.close(finished, lambda: interrupt.at_once(interrupt.asked is None))
                 self._pass_on_news(choose_progress(self.study, self.settings.total))
             interrupt.check()  # of one that came too late to stop anything
 
     def _run(self, interrupt: Interrupt) -> None:
         self._stopping.check_failures("in an earlier start")
         if not self._has_work():
-            self.ledger.open(self.jobs.content(self.jobs.master))
+            self._open(interrupt)
             choose_progress(self.study, self.settings.total).said(self._why_no_more() or "nothing is left to do")
             return
         with interrupt.at_once(True):  # nothing runs yet, and lanes may take seconds to be there
             engine = self._start_engine()
         with closing(engine):
-            self.ledger.open(self.jobs.content(self.jobs.master))
+            self._open(interrupt)
             self._loop(engine, interrupt)
+
+    def _open(self, interrupt: Interrupt) -> None:
+        # what waits goes on waiting where its delivery is stopped
+        self.ledger.open(self.jobs.content(self.jobs.master), lambda: interrupt.at_once(True))
 
     def _close_running(self) -> None:
         """Write down what was stopped in flight: done where it had just ended, else to be tried again."""

@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -20,6 +19,7 @@ from besom.data import Dataset
 from besom.geometry import Geometry
 from besom.provenance.origin import Origin
 from besom.reporting import TrialHandle
+from besom.temporary import temporary_folder
 from besom.tracking import as_text
 from besom.trial import artifacts
 from besom.trial.convolutions import Opened, opened
@@ -102,8 +102,7 @@ class Record:
         Args:
             content: the frozen config.
         """
-        with TemporaryDirectory() as name:
-            folder = Path(name)
+        with temporary_folder() as folder:
             artifacts.write(
                 folder,
                 config=content,

@@ -10,16 +10,20 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from besom.experiments import fix_environment, milliseconds, open_experiment, process_tags
+from besom.errors import ConfigError
+from besom.experiments import fix_environment, import_mlflow, milliseconds, open_experiment, process_tags
 from besom.paths import OUTSIDE_SWEEPS, SPOOL, Store
-from besom.spool.client import RunWriter, creation, made
+from besom.spool.attempt import bounded
+from besom.spool.client import SECONDS, RunWriter, creation, made
 from besom.spool.logged_model import UNKNOWN_ID
 from besom.spool.operations import Artifacts, Batch, End, Input, Model, Point, param_batches, source_tags
+from besom.temporary import temporary_folder
+from besom.withheld import without_password
 
 if TYPE_CHECKING:
     import keras
@@ -57,20 +61,21 @@ class RunLogger:
         return cls(writer)
 
     @classmethod
-    def start(cls, uri: str, experiment: str, name: str, config: Mapping[str, Any]) -> RunLogger:
+    def start(cls, uri: str, experiments: dict[str, str], name: str, store: Store) -> RunLogger:
         """Make the run of one training outside a sweep.
 
-        Raises:
-            ConfigError: MLflow cannot be used, see `besom.experiments.open_experiment`.
+        Args:
+            experiments: the one that it is to be in, see `opened`.
         """
-        store = Store.at(config["paths"]["store"])
-        _, experiment_id = open_experiment(uri, experiment, store)
+        [experiment] = experiments
         tags = {**source_tags(), "kind": "train", "state": "RUNNING"}
         create = creation(experiment, name, milliseconds(), tags)
-        writer = made(uri, store, store.spool(OUTSIDE_SWEEPS), create, experiments={experiment: experiment_id})
+        return cls(made(uri, store, store.spool(OUTSIDE_SWEEPS), create, experiments=experiments))
+
+    def log_config(self, config: Mapping[str, Any]) -> None:
+        """Log a config as params."""
         for batch in param_batches(config):
-            writer.write(batch)
-        return cls(writer)
+            self._writer.write(batch)
 
     @property
     def is_spooling(self) -> bool:
@@ -119,8 +124,8 @@ class RunLogger:
             metrics: about the whole training; MLflow shows them with the run and with the model.
         """
         digest = dataset.digest[:DIGEST_LENGTH]
-        with TemporaryDirectory() as name:
-            folder = Path(name, MODEL_NAME)
+        with temporary_folder() as made:
+            folder = made / MODEL_NAME
             self._save(model, dataset, folder)
             self._writer.write(Model(MODEL_NAME, dataset.name, digest, _points(metrics), dict(tags)), folder)
 
@@ -142,6 +147,20 @@ class RunLogger:
             signature=_signature(model, dataset),
             conda_env=_environment(),
         )
+
+
+def opened(uri: str, experiment: str, store: Store) -> dict[str, str]:
+    """Return the id of an experiment by its name; it is made where it is missing.
+
+    Raises:
+        ConfigError: MLflow cannot be used, see `besom.experiments.open_experiment`.
+    """
+    import_mlflow(uri)
+    try:
+        _, experiment_id = bounded(partial(open_experiment, uri, experiment, store), SECONDS)
+    except TimeoutError as error:
+        raise ConfigError(f"MLflow at {without_password(uri)} cannot be used: {error}") from error
+    return {experiment: experiment_id}
 
 
 def spool_folder(store: Store) -> Path:

@@ -33,7 +33,7 @@ from besom.trial.latency import median_ms
 from besom.trial.measure import sized
 from besom.trial.outcome import Outcome, PrunedFit
 from besom.trial.record import Record
-from besom.trial.run_logger import RunLogger, spool_folder
+from besom.trial.run_logger import RunLogger, opened, spool_folder
 from besom.trial.system_metrics import system_metrics
 from besom.withheld import be_discreet
 
@@ -129,16 +129,18 @@ def _watched(settings: TrialConfig, logger: RunLogger) -> AbstractContextManager
 @contextmanager
 def _logger(settings: TrialConfig, content: Mapping[str, Any]) -> Iterator[RunLogger]:
     """Give the run that the sweep made, or make one and end it."""
-    uri, handle = tracking_uri(settings), current_trial()
+    uri, handle, store = tracking_uri(settings), current_trial(), Store.at(settings.paths.store)
     if handle is not None and handle.run_id is not None:
-        yield RunLogger.attach(uri, handle.run_id, Store.at(settings.paths.store), max(handle.number, 0))
+        yield RunLogger.attach(uri, handle.run_id, store, max(handle.number, 0))
         return
     name = time.strftime("train-%Y-%m-%d_%H-%M-%S")
     status, reason = "KILLED", None  # Ctrl-C, or pruned
     logger: RunLogger | None = None
     try:
+        experiments = opened(uri, settings.tracking.experiment, store)
         with put_off():  # a run that nobody knows yet nobody would end
-            logger = RunLogger.start(uri, settings.tracking.experiment, name, content)
+            logger = RunLogger.start(uri, experiments, name, store)
+        logger.log_config(content)
         yield logger
         status = "FINISHED"
     except Exception as error:
@@ -146,7 +148,7 @@ def _logger(settings: TrialConfig, content: Mapping[str, Any]) -> Iterator[RunLo
         raise
     finally:
         if logger is not None:
-            _end(logger, status, reason, Store.at(settings.paths.store))
+            _end(logger, status, reason, store)
 
 
 def _end(logger: RunLogger, status: str, reason: str | None, store: Store) -> None:

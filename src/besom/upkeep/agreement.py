@@ -57,8 +57,9 @@ def missing_values(trial: FrozenTrial, run: RunRecord) -> tuple[dict[str, float]
     if trial.user_attrs.get("outcome") != OWN_OUTCOME["COMPLETE"] or not trial.values:
         return {}, {}
     has_objective = len(trial.values) > 1 or _is(run.metrics.get("objective"), trial.values[0])
-    hashes = {key: str(trial.user_attrs[key]) for key in HASHES if key in trial.user_attrs and key not in run.tags}
-    return ({} if has_objective else {"objective": float(trial.values[0])}), hashes
+    hashes = {key: str(trial.user_attrs[key]) for key in HASHES if key in trial.user_attrs}
+    wrong = {key: value for key, value in hashes.items() if run.tags.get(key) != value}
+    return ({} if has_objective else {"objective": float(trial.values[0])}), wrong
 
 
 def _is(one: float | None, other: float) -> bool:

@@ -17,8 +17,9 @@ from optuna.trial import FrozenTrial
 
 from besom.errors import UserError, one_line
 from besom.experiments import mlflow_client
+from besom.files import read_bounded
 from besom.lock import holder_of
-from besom.paths import Store
+from besom.paths import SWEEP_NAME, Store
 from besom.spool.deliver import Waiting, pending
 from besom.spool.probe import why_away
 from besom.sweep.run_ids import ids_in, run_id_of
@@ -28,6 +29,13 @@ from besom.upkeep.untouched import Untouched
 from besom.withheld import without_password
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+MARKS = {"id", "settings"}
+"""Attributes of every sweep's study, see `besom.sweep.study.SweepStudy`."""
+HOME = "home"
+"""The study's attribute that is a path, see `besom.sweep.study.SweepStudy.home`."""
+MOST_BYTES = 10_000
+"""Of a file of besom's own with a line or a name in it."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +65,10 @@ class Books:
     def id(self) -> str:
         return str(self.study.user_attrs.get("id", ""))
 
-    @property
+    @cached_property
     def home(self) -> Path:
         """The folder that its jobs' folders are counted from."""
-        return self.store.sweep(self.name)
+        return home_of(self.store, self.name, self.study.user_attrs)
 
     @cached_property
     def became(self) -> dict[str, str]:
@@ -97,9 +105,25 @@ def storage_of(store: Store, look: Untouched) -> RDBStorage | None:
     return RDBStorage("sqlite://", engine_kwargs=how, skip_table_creation=True)
 
 
-def sweep_names(storage: RDBStorage | None) -> list[str]:
-    """Return the names of the sweeps in a storage."""
-    return [] if storage is None else sorted(study.study_name for study in storage.get_all_studies())
+def studies_in(storage: RDBStorage | None) -> dict[str, dict[str, Any]]:
+    """Return the attributes of every study in a storage, by name; some may be none of besom's, see `why_no_sweep`."""
+    found = [] if storage is None else storage.get_all_studies()
+    return {study.study_name: study.user_attrs for study in sorted(found, key=lambda one: one.study_name)}
+
+
+def why_no_sweep(name: str, attributes: Mapping[str, Any]) -> str | None:
+    """Return why a study is none that besom made, or can look after; None of a sweep's."""
+    if not MARKS & set(attributes):
+        return "it is a study that besom did not make: it is left alone"
+    if not SWEEP_NAME.fullmatch(name):
+        return "besom cannot look after a study of such a name: no folder is called so"
+    return None
+
+
+def home_of(store: Store, name: str, attributes: Mapping[str, Any]) -> Path:
+    """Return the folder that the folders of a sweep's jobs are counted from; of another app's it is its own."""
+    kept = attributes.get(HOME)
+    return Path(kept) if isinstance(kept, str) and Path(kept).is_absolute() else store.sweep(name)
 
 
 def open_books(
@@ -109,11 +133,14 @@ def open_books(
 
     Args:
         last_parent: of a sweep whose lock this process holds.
+
+    Raises:
+        OSError: a lock cannot be read, so that nobody can tell whether somebody works on it.
     """
-    # before the trials: once it is gone, they are final
-    holder = holder_of_sweep(store, name) if last_parent is None else None
-    last_parent = last_parent_of(store, name) if last_parent is None else last_parent
     study = optuna.load_study(study_name=name, storage=storage)
+    # before the trials: once it is gone, they are final
+    holder = holder_of_sweep(store, name, home_of(store, name, study.user_attrs)) if last_parent is None else None
+    last_parent = last_parent_of(store, name) if last_parent is None else last_parent
     trials = study.get_trials(deepcopy=False)
     uri, runs, unread = _runs_of(store, name, look)
     by_id = None if runs is None else {run.run_id: run for run in runs}
@@ -121,19 +148,32 @@ def open_books(
     return Books(store, name, study, trials, uri, by_id, unread, holder, waiting, last_parent)
 
 
-def holder_of_sweep(store: Store, name: str) -> Mapping[str, Any] | None:
-    """Return who works on a sweep, None where nobody does."""
-    for lock in (store.lock(name), store.sweep(name) / "parent.lock"):
+def holder_of_sweep(store: Store, name: str, home: Path | None = None) -> Mapping[str, Any] | None:
+    """Return who works on a sweep, None where nobody does.
+
+    Args:
+        home: see `home_of`.
+
+    Raises:
+        OSError: a lock cannot be read.
+    """
+    folders = dict.fromkeys((store.sweep(name), home or store.sweep(name)))
+    for lock in (store.lock(name), studies_lock(store, name), *(folder / "parent.lock" for folder in folders)):
         if (holder := holder_of(lock)) is not None:
             return holder
     return None
 
 
+def studies_lock(store: Store, name: str) -> Path:
+    """Return the file that a sweep of another app holds locked, whose study is in this store, see `besom.sweep`."""
+    return store.root.resolve() / f".{store.studies_db.name}-{name}.lock"
+
+
 def last_parent_of(store: Store, name: str) -> dict[str, Any]:
     """Return who is written in a sweep's lock: its parent, living or killed; empty where that signed off."""
     try:
-        found = json.loads(store.lock(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_bounded(store.lock(name), MOST_BYTES))
+    except (ValueError, RecursionError):
         return {}
     return dict(found) if isinstance(found, dict) else {}
 

@@ -11,11 +11,12 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 
-from besom.databases import HEADER
+from besom.databases import HEADER, OF_NOBODY, rules_in
 from besom.errors import one_line
 from besom.paths import Store
 from besom.upkeep.findings import Finding, error
-from besom.upkeep.untouched import Untouched
+from besom.upkeep.leftovers import link_outside
+from besom.upkeep.untouched import MAKE_ROOM, NO_ROOM, Untouched
 
 FROM_COPY = "put it back from a copy of the store; 'sqlite3 FILE .recover' shows what is left in it"
 REVISION = re.compile(r"^revision(?:\s*:\s*[\w\[\], |]+)?\s*=\s*['\"]([^'\"]+)['\"]", re.M)
@@ -24,6 +25,10 @@ BEFORE = re.compile(r"^down_revision(?:\s*:\s*[\w\[\], |]+)?\s*=\s*(.+)$", re.M)
 
 def databases(store: Store, look: Untouched) -> Iterator[Finding]:
     """Check ``mlflow.db`` and ``studies.db``, which a store without a sweep has not."""
+    links = [(file, link) for file in (store.mlflow_db, store.studies_db) if (link := link_outside(store, file))]
+    if links:
+        yield from (error(file.name, link, "put it there in the place of the link") for file, link in links)
+        return
     if not store.mlflow_db.is_file():
         yield error(store.mlflow_db.name, f"there is no file {store.mlflow_db}", "put it back from a copy of the store")
     for file, owner, migrations in (
@@ -43,9 +48,14 @@ def _damage(file: Path, look: Untouched) -> list[Finding]:
             return [error(file.name, f"{file} {told}", FROM_COPY)]
         with closing(look.connect(file)) as database:
             answers = [str(answer) for (answer,) in database.execute("PRAGMA quick_check(5)")]
+            rules = rules_in(database)
+        if rules:
+            return [error(file.name, f"{file} has {rules[0]}, {OF_NOBODY}", FROM_COPY)]
     except OSError as failure:
         return [error(file.name, f"{file} cannot be read: {one_line(failure)}", "give yourself the right to read it")]
     except sqlite3.Error as failure:
+        if not look.has_room(file):  # with what is not in it yet it can be read as a copy only
+            return [error(file.name, f"{file} cannot be looked at: {NO_ROOM}: {one_line(failure)}", MAKE_ROOM)]
         return [error(file.name, f"{file} is damaged: {one_line(failure)}", FROM_COPY)]
     return [] if answers == ["ok"] else [error(file.name, f"{file} is damaged: {answers[0]}", FROM_COPY)]
 

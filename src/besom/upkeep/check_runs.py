@@ -62,7 +62,8 @@ def numbers(books: Books) -> Iterator[Finding]:
                 where, f"its run has {has} objective, the study {trial.values[0]}", f"besom repair {books.name}"
             )
         if hashes:
-            yield warning(where, f"its run has no {some(hashes)}", f"besom repair {books.name}")
+            told = some(f"{'another' if key in run.tags else 'no'} {key}" for key in hashes)
+            yield warning(where, f"its run has {told}", f"besom repair {books.name}")
         if trial.user_attrs.get("outcome") in ("complete", "pruned") and (wanting := list(epochs_wanting(trial, run))):
             yield error(where, some(wanting), f"besom reproduce {where} trains it again and logs every epoch")
 

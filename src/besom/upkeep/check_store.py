@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Collection, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
+from besom.files import Unusable, read_bounded
 from besom.lock import holder_of
-from besom.paths import Store
+from besom.paths import SWEEP_NAME, Store
+from besom.upkeep.books import MOST_BYTES
 from besom.upkeep.findings import Finding, error, note, some, warning
-from besom.upkeep.leftovers import leftovers, sweep_folders
+from besom.upkeep.leftovers import leftovers, linked_folder, names_on_disk
 from besom.upkeep.moved import former_homes, relocate_command, told
 from besom.upkeep.untouched import Untouched
 
@@ -53,13 +55,22 @@ def locks(store: Store, look: Untouched) -> Iterator[Finding]:
     """Locks that nobody holds and that still say who did: a parent was killed. The next one writes over it."""
     folder = store.root / "jobs" / ".locks"
     for lock in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if holder_of(lock) is None and (text := lock.read_text(encoding="utf-8", errors="replace")):
-            yield note(f"sweep {lock.name}", f"its last parent had no time to sign off, and holds nothing: {text}")
+        with suppress(OSError, Unusable):  # who may not look at one is told of its sweep
+            if not SWEEP_NAME.fullmatch(lock.name) or holder_of(lock) is not None:
+                continue
+            if text := read_bounded(lock, MOST_BYTES).decode(errors="replace"):
+                yield _signed_on(lock, text)
 
 
-def unknown_folders(store: Store, names: list[str]) -> Iterator[Finding]:
-    """Folders of jobs that belong to no study: a start that was killed before it had one."""
-    for folder in sweep_folders(store):
-        if folder.name not in names and (folder / "snapshot").is_dir():
+def _signed_on(lock: Path, text: str) -> Finding:
+    return note(f"sweep {lock.name}", f"its last parent had no time to sign off, and holds nothing: {text}")
+
+
+def unknown_folders(store: Store, names: Collection[str]) -> Iterator[Finding]:
+    """Folders of jobs that belong to no study: a start that was killed before it had one. And links to folders."""
+    for name in names_on_disk(store):
+        if (link := linked_folder(store, name)) is not None:
+            yield warning(f"jobs/{name}", link, "put the folder itself there, or link jobs/ as a whole")
+        elif name not in names and store.snapshot(name).is_dir():
             what = "the folder of a sweep that has no study: its start was killed before it had one"
-            yield note(f"jobs/{folder.name}", what, f"besom sweep {folder.name} takes it; else remove it")
+            yield note(f"jobs/{name}", what, f"besom sweep {name} takes it; else remove it")

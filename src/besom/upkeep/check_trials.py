@@ -9,10 +9,12 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from besom.results import FILE_NAME, TrialResult
+from besom.errors import StoreDamaged, one_line
+from besom.files import read_bounded
+from besom.results import FILE_NAME, MOST_BYTES, TrialResult
 from besom.sweep.endings import Lost, job_folder_of
 from besom.sweep.tally import OWN, outcome
-from besom.upkeep.books import Books
+from besom.upkeep.books import HOME, Books
 from besom.upkeep.findings import Finding, error, note, some, warning
 from besom.upkeep.left import left_trials
 
@@ -32,6 +34,10 @@ def left(books: Books) -> Iterator[Finding]:
         where = f"{books.name}/{one.trial.number}"
         if one.alone is not None:
             yield note(where, f"the trial is RUNNING though nobody works on the sweep; {one.alone}")
+            continue
+        if one.end is None:
+            what = f"the trial is RUNNING, its parent is dead, and nobody can tell how it ended: {one.unread}"
+            yield warning(where, what, "put that back, mount its disk or mend the rights on it; then besom repair")
             continue
         became = "it left no result" if isinstance(one.end, Lost) else f"its result is whole: {one.end.state}"
         yield warning(
@@ -71,7 +77,10 @@ def _wrong_result(folder: Path, trial: FrozenTrial, study: str) -> str | None:
     file = folder / FILE_NAME
     if not file.is_file():
         return "is missing"
-    result = TrialResult.read(folder, trial.number, study)
+    try:
+        result = TrialResult.read(folder, trial.number, study)
+    except StoreDamaged as unreadable:
+        return f"cannot be read: {one_line(unreadable.__cause__ or unreadable)}"
     if result is None:
         return _why_no_result(file, trial.number, study)
     if result.state != trial.state.name or (result.values and result.values != trial.values):
@@ -82,9 +91,9 @@ def _wrong_result(folder: Path, trial: FrozenTrial, study: str) -> str | None:
 
 def _why_no_result(file: Path, number: int, study: str) -> str:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_bounded(file, MOST_BYTES))
         owner, of = content.get("study", ""), content.get("number")
-    except (OSError, ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return "is no whole JSON"
     if owner != study:
         return f"is of another study ({owner!r} instead of {study!r})"
@@ -100,6 +109,8 @@ def folder(books: Books) -> Iterator[Finding]:
     owner = books.home / OWNER
     if owner.is_file() and owner.read_text(encoding="utf-8", errors="replace") != books.id:
         yield error(where, f"{books.home} holds the jobs of another study", "put it back from a copy of the store")
+    if HOME in books.study.user_attrs:  # another app's, which has copies of other folders
+        return
     for part in ("conf", "sweeps"):
         if not (books.store.snapshot(books.name) / part).is_dir():
             yield warning(

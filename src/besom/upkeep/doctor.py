@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from pathlib import Path
-from tempfile import TemporaryDirectory
+
+from optuna.storages import RDBStorage
 
 from besom.errors import NotFound, did_you_mean, one_line
 from besom.paths import Store
@@ -24,10 +24,10 @@ from besom.upkeep import (
     check_store,
     check_trials,
 )
-from besom.upkeep.books import Books, open_books, storage_of, sweep_names
-from besom.upkeep.findings import Finding, by_level, error
+from besom.upkeep.books import Books, open_books, storage_of, studies_in, why_no_sweep
+from besom.upkeep.findings import Finding, by_level, error, note
 from besom.upkeep.run_records import experiments_in, in_database
-from besom.upkeep.untouched import Untouched
+from besom.upkeep.untouched import Untouched, looking
 
 STORE_CHECKS: tuple[Callable[[Store, Untouched], Iterator[Finding]], ...] = (
     check_store.moved,
@@ -66,8 +66,7 @@ def examine(store: Store, sweep: str | None = None, environ: Mapping[str, str] =
         from besom.compare.catalog import no_store
 
         raise no_store(store)
-    with TemporaryDirectory(prefix="besom-") as folder:
-        look = Untouched(Path(folder))
+    with looking() as look:
         found = [finding for check in check_environment.CHECKS for finding in _made(check.__name__, check(environ))]
         found += _made("file_system", check_disk.file_system(store))
         damage = list(_made("databases", check_databases.databases(store, look)))
@@ -79,7 +78,7 @@ def examine(store: Store, sweep: str | None = None, environ: Mapping[str, str] =
 def _of_whole(store: Store, sweep: str | None, look: Untouched) -> Iterator[Finding]:
     """Yield what is found in a store whose databases can be read."""
     storage = storage_of(store, look)
-    names = sweep_names(storage)
+    names = studies_in(storage)
     if sweep is not None and sweep not in names:
         there = f"there is {', '.join(names)}" if names else "there is none yet"
         raise NotFound(f"no sweep '{sweep}' in {store.root}; {there}{did_you_mean(sweep, names)}")
@@ -87,19 +86,27 @@ def _of_whole(store: Store, sweep: str | None, look: Untouched) -> Iterator[Find
         yield from _made(check.__name__, check(store, look))
     yield from _made("unknown_folders", check_store.unknown_folders(store, names))
     is_moved, n_trials = bool(check_store.places_before(store, look)), 0
-    for name in names:
+    for name, attributes in names.items():
         assert storage is not None, "it has the names"
-        books = open_books(store, name, storage, look)
-        n_trials += len(books.trials)
+        if why := why_no_sweep(name, attributes):
+            yield note(f"sweep {name}", why)
+            continue
+        n_trials += storage.get_n_trials(storage.get_study_id_from_name(name))
         if sweep in (None, name):
-            yield from _of_sweep(books, is_moved=is_moved)
+            yield from _made(f"sweep {name}", _of_sweep(store, name, storage, look, is_moved=is_moved))
     if sweep is None:
         yield from _made("other_runs", _other_runs(store, names, look))
         yield from _made("waiting", check_spool.of_none(store))
     yield from _made("room", check_disk.room(store, n_trials))
 
 
-def _of_sweep(books: Books, *, is_moved: bool) -> Iterator[Finding]:
+def _of_sweep(store: Store, name: str, storage: RDBStorage, look: Untouched, *, is_moved: bool) -> Iterator[Finding]:
+    try:
+        books = open_books(store, name, storage, look)
+    except OSError as failure:
+        what = f"nobody can tell whether somebody works on it: {one_line(failure)}"
+        yield error(f"sweep {name}", what, "give yourself the right to read that, or ask its owner")
+        return
     for check in SWEEP_CHECKS:
         if not (is_moved and check is check_files.artifacts):  # that every file is missing is told already
             yield from _made(check.__name__, check(books))

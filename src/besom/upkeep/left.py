@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from besom.errors import StoreDamaged
 from besom.lock import is_dead
 from besom.results import TrialResult
 from besom.sweep.endings import Lost, end_of_left
@@ -21,13 +22,14 @@ class Left:
     """A trial that is RUNNING in the study of a sweep that nobody works on.
 
     Args:
-        end: how it ended, by what it left.
+        end: how it ended, by what it left; None where nobody can say, and ``unread`` says why.
         alone: why it must be left alone all the same, None where it need not.
     """
 
     trial: FrozenTrial
-    end: TrialResult | Lost
+    end: TrialResult | Lost | None
     alone: str | None
+    unread: str | None = None
 
 
 def left_trials(books: Books) -> list[Left]:
@@ -35,7 +37,17 @@ def left_trials(books: Books) -> list[Left]:
     if books.holder is not None:
         return []
     running = [trial for trial in books.trials if trial.state is TrialState.RUNNING]
-    return [Left(trial, end_of_left(trial, books.home, books.id), _why_alone(books, trial)) for trial in running]
+    return [_left(books, trial) for trial in running]
+
+
+def _left(books: Books, trial: FrozenTrial) -> Left:
+    alone = _why_alone(books, trial)
+    if not books.home.is_dir() or not any(books.home.iterdir()):  # removed, or a disk that is not mounted
+        return Left(trial, None, alone, f"its sweep's folder {books.home} is gone, where its result may be")
+    try:
+        return Left(trial, end_of_left(trial, books.home, books.id), alone)
+    except StoreDamaged as error:
+        return Left(trial, None, alone, str(error))
 
 
 def left_runs(books: Books) -> list[RunRecord]:

@@ -34,7 +34,7 @@ def steps(books: Books) -> Iterator[Step]:
         return
     left: dict[int, TrialResult | Lost] = {}
     for one in left_trials(books):
-        if one.alone is None:  # a dry run finds it RUNNING still
+        if one.alone is None and one.end is not None:  # a dry run finds it RUNNING still
             left[one.trial.number] = one.end
     seen = set()
     for trial in books.trials:

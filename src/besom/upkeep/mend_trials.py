@@ -5,19 +5,20 @@ Needs no search space and no sampler: it tells the stored study what is in ``res
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import optuna
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from besom.results import TrialResult
 from besom.search.constraints import Constraint, parse_constraints
 from besom.storage import open_storage
 from besom.sweep.endings import Lost, attributes_of, constrained
 from besom.upkeep.books import Books
-from besom.upkeep.left import Left, left_trials
+from besom.upkeep.left import left_trials
 from besom.upkeep.steps import Step
 
 CONSTRAINTS = "hydra.sweeper.constraints"
@@ -29,8 +30,10 @@ def steps(books: Books) -> Iterator[Step]:
         where = f"{books.name}/{one.trial.number}"
         if one.alone is not None:
             yield Step(where, f"left alone: {one.alone}", is_living=True)
+        elif one.end is None:
+            yield Step(where, f"the trial stays RUNNING: {one.unread}; put that back, then call repair again")
         else:
-            yield Step(where, _what(one.end), partial(_close, books, one))
+            yield Step(where, _what(one.end), partial(_close, books, one.trial.number, one.end))
 
 
 def _what(end: TrialResult | Lost) -> str:
@@ -40,23 +43,31 @@ def _what(end: TrialResult | Lost) -> str:
     return f"tell the study its result: {end.state}{value}"
 
 
-def _close(books: Books, one: Left) -> None:
+def _close(books: Books, number: int, end: TrialResult | Lost) -> None:
     """Write a trial's attributes, then its state: interrupted, the next call does it again."""
     storage = open_storage(books.store.studies_uri)
     study_id = storage.get_study_id_from_name(books.name)
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, one.trial.number)
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
     if storage.get_trial(trial_id).state.is_finished():
         return
     state, values, attributes = TrialState.FAIL, None, {}
-    if isinstance(one.end, Lost):
-        attributes = {"outcome": one.end.outcome, "reason": one.end.reason}
+    if isinstance(end, Lost):
+        attributes = {"outcome": end.outcome, "reason": end.reason}
     else:
         study = optuna.load_study(study_name=books.name, storage=storage)
-        result = _with_constraints(one.end, Trial(study, trial_id), constraints_of(study.user_attrs))
+        result = _with_constraints(end, Trial(study, trial_id), constraints_of(study.user_attrs))
         state, values, attributes = TrialState[result.state], result.values or None, attributes_of(result)
+        if state is TrialState.PRUNED and len(study.directions) == 1:
+            values = _last_value(storage.get_trial(trial_id))
     for key, value in attributes.items():
         storage.set_trial_user_attr(trial_id, key, value)
     storage.set_trial_state_values(trial_id, state, values)
+
+
+def _last_value(trial: FrozenTrial) -> list[float] | None:
+    """Return what `optuna.Study.tell` stores as a pruned trial's value: its last report, where that is a number."""
+    last = trial.intermediate_values.get(trial.last_step) if trial.last_step is not None else None
+    return None if last is None or math.isnan(last) else [last]
 
 
 def _with_constraints(result: TrialResult, trial: Trial, constraints: list[Constraint]) -> TrialResult:

@@ -8,21 +8,29 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from besom.contained import local_path
 from besom.errors import ConfigError
 from besom.paths import Store
+from besom.upkeep.untouched import Untouched
 
 
-def former_home(store: Store) -> Path | None:
+def former_home(store: Store, look: Untouched | None = None) -> Path | None:
     """Return the folder that a store was moved or copied from, None where it is at home, or there is none.
 
     A database that cannot be read is no answer: others tell of it.
+
+    Args:
+        look: for who may not change a byte; takes longer.
     """
     if not store.exists:
+        return None
+    if look is not None:
+        with suppress(sqlite3.Error), closing(look.connect(store.mlflow_db)) as database:
+            return next(iter(former_homes(database, store)), None)
         return None
     for how in ("mode=ro", "mode=ro&immutable=1"):  # the second in a folder that cannot be written
         try:
@@ -99,9 +107,13 @@ def say_if_moved(store: Store) -> None:
         sys.stderr.write(f"besom: {told(store, former)}; {relocate_command(store)} mends that\n")
 
 
-def refuse_moved(store: Store) -> None:
-    """Raise `ConfigError` where a store was moved: a copy would be written into the original, or read from it."""
-    if former := former_home(store):
+def refuse_moved(store: Store, look: Untouched | None = None) -> None:
+    """Raise `ConfigError` where a store was moved: a copy would be written into the original, or read from it.
+
+    Args:
+        look: as `former_home`.
+    """
+    if former := former_home(store, look):
         raise ConfigError(f"{told(store, former)}; expected a store at home: {relocate_command(store)} mends that")
 
 

@@ -7,24 +7,38 @@ deeds are shown.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from besom.errors import NotFound, SweepLocked, did_you_mean, one_line
+from optuna.trial import TrialState
+
+from besom.errors import NotFound, UserError, did_you_mean, one_line
 from besom.lock import parent_lock
 from besom.paths import Store
 from besom.tracking import uri_of
 from besom.upkeep import mend_runs, mend_spool, mend_trials
-from besom.upkeep.books import Books, holder_of_sweep, last_parent_of, open_books, storage_of, sweep_names
+from besom.upkeep.books import (
+    HOME,
+    MARKS,
+    Books,
+    holder_of_sweep,
+    home_of,
+    last_parent_of,
+    open_books,
+    storage_of,
+    studies_in,
+    studies_lock,
+    why_no_sweep,
+)
 from besom.upkeep.check_databases import databases
-from besom.upkeep.leftovers import Leftover, of_store, of_sweep, sweep_folders
+from besom.upkeep.left import why_alone
+from besom.upkeep.leftovers import Leftover, linked_folder, names_on_disk, of_store, of_sweep, refuse_through_link
 from besom.upkeep.run_records import RunRecord, experiments_in, in_database
 from besom.upkeep.steps import ALONE, LEFT, Deed, Step, taken
-from besom.upkeep.untouched import Untouched
+from besom.upkeep.untouched import MAKE_ROOM, NO_ROOM, Untouched, looking
 
 
 def repair(store: Store, sweep: str | None = None, *, dry_run: bool = False) -> Iterator[Deed]:
@@ -41,60 +55,89 @@ def repair(store: Store, sweep: str | None = None, *, dry_run: bool = False) -> 
         from besom.compare.catalog import no_store
 
         raise no_store(store)
-    with _look() as look:
+    with looking() as look:
         damage = [Deed(LEFT, one.where, f"{one.what}; {one.mend}") for one in databases(store, look)]
-        names = [] if damage else sweep_names(storage_of(store, look))
+        files = [file for file in (store.mlflow_db, store.studies_db) if file.is_file()]
+        full = [] if damage else [file.name for file in files if not look.has_room(file)]
+        damage += [Deed(LEFT, name, f"{NO_ROOM}; {MAKE_ROOM}") for name in full]
+        names = {} if damage else studies_in(storage_of(store, look))
     if damage:  # nothing is written into a store of which half cannot be read
         yield from damage
         return
     if sweep is not None and sweep not in names:
         there = f"there is {', '.join(names)}" if names else "there is none yet"
         raise NotFound(f"no sweep '{sweep}' in {store.root}; {there}{did_you_mean(sweep, names)}")
-    folders = [folder.name for folder in sweep_folders(store)]
-    for name in [sweep] if sweep is not None else sorted({*names, *folders}):
-        yield from _of_sweep(store, name, has_study=name in names, dry_run=dry_run)
+    for name in [sweep] if sweep is not None else sorted({*names, *names_on_disk(store)}):
+        yield from _of_sweep(store, name, names.get(name), dry_run=dry_run)
     if sweep is None:
         yield from taken(list(mend_spool.of_none(store, uri_of(store, None))), dry_run=dry_run)
         yield from taken(_of_others(store, names), dry_run=dry_run)
-        yield from taken(_removals(of_store(store)), dry_run=dry_run)
+        yield from taken(_removals(store, of_store(store)), dry_run=dry_run)
 
 
-@contextmanager
-def _look() -> Iterator[Untouched]:
-    """Give a new look at the databases, as they are now."""
-    with TemporaryDirectory(prefix="besom-") as folder:
-        yield Untouched(Path(folder))
+def _of_sweep(store: Store, name: str, study: Mapping[str, Any] | None, *, dry_run: bool) -> Iterator[Deed]:
+    """Mend one sweep, with its folder.
 
-
-def _of_sweep(store: Store, name: str, *, has_study: bool, dry_run: bool) -> Iterator[Deed]:
-    if (holder := holder_of_sweep(store, name)) is not None:
-        who = f"process {holder['pid']} of {holder['host']}" if holder else "a process"
-        yield Deed(ALONE, f"sweep {name}", f"{who} works on it: it is left alone")
+    Args:
+        study: the attributes of its study, None where it has none.
+    """
+    where = f"sweep {name}"
+    if (deed := _not_to_be_touched(store, name, study, where)) is not None:
+        yield deed
         return
     parent = last_parent_of(store, name)
     with ExitStack() as locks:
         if not dry_run:
             try:
-                _lock(locks, store, name)
-            except (SweepLocked, OSError) as error:
-                yield Deed(LEFT, f"sweep {name}", f"its lock cannot be taken: {one_line(error)}")
+                _lock(locks, store, name, is_of_another_app=HOME in (study or {}))
+            except (UserError, OSError) as error:
+                yield Deed(LEFT, where, f"its lock cannot be taken: {one_line(error)}")
                 return
-        if has_study:
+        if study is not None:
             yield from _of_books(store, name, parent, dry_run=dry_run)
-        yield from taken(_removals(of_sweep(store, store.sweep(name))), dry_run=dry_run)
+        yield from taken(_removals(store, of_sweep(store, name)), dry_run=dry_run)
 
 
-def _lock(locks: ExitStack, store: Store, name: str) -> None:
+def _not_to_be_touched(store: Store, name: str, study: Mapping[str, Any] | None, where: str) -> Deed | None:
+    """Return why a sweep's lock is not even taken, None where it is to be mended."""
+    if study is not None and (why := why_no_sweep(name, study)):
+        return Deed(LEFT if MARKS & set(study) else ALONE, where, why)
+    try:
+        holder = holder_of_sweep(store, name, home_of(store, name, study or {}))
+    except OSError as error:
+        return Deed(LEFT, where, f"nobody can tell whether somebody works on it: {one_line(error)}")
+    if holder is not None:
+        who = f"process {holder['pid']} of {holder['host']}" if holder else "a process"
+        return Deed(ALONE, where, f"{who} works on it: it is left alone")
+    if link := linked_folder(store, name):
+        return Deed(LEFT, where, link)
+    # who takes the lock writes over who may live, and the next call would close what is his
+    if study is not None and (alone := why_alone(last_parent_of(store, name))) and _has_running(store, name):
+        return Deed(ALONE, where, f"it has trials that are RUNNING, and {alone}: it is left alone")
+    return None
+
+
+def _has_running(store: Store, name: str) -> bool:
+    with looking() as look:
+        storage = storage_of(store, look)
+        assert storage is not None, "it has the sweep"
+        return bool(storage.get_n_trials(storage.get_study_id_from_name(name), TrialState.RUNNING))
+
+
+def _lock(locks: ExitStack, store: Store, name: str, *, is_of_another_app: bool) -> None:
+    """Take the locks of a sweep; of another app's that of its study, which each of its starts takes."""
     locks.enter_context(parent_lock(store.lock(name), name))
-    inner = store.sweep(name) / "parent.lock"
+    inner, outer = store.sweep(name) / "parent.lock", studies_lock(store, name)
     if inner.is_file():
         locks.enter_context(parent_lock(inner, name))
+    if is_of_another_app or outer.is_file():
+        locks.enter_context(parent_lock(outer, name))
 
 
 def _of_books(store: Store, name: str, parent: dict[str, Any], *, dry_run: bool) -> Iterator[Deed]:
     """Mend the study, tell MLflow what waits on disk, then bring its runs after the study."""
     for steps in (mend_trials.steps, mend_spool.steps, mend_runs.steps):
-        with _look() as look:
+        with looking() as look:
             books = _books(store, name, look, parent)
             yield from taken(list(steps(books)), dry_run=dry_run)
 
@@ -107,18 +150,19 @@ def _books(store: Store, name: str, look: Untouched, parent: dict[str, Any]) -> 
 
 def _of_others(store: Store, names: Iterable[str]) -> list[Step]:
     found: list[RunRecord] = []
-    with _look() as look, closing(look.connect(store.mlflow_db)) as database:
+    with looking() as look, closing(look.connect(store.mlflow_db)) as database:
         for experiment in sorted(set(experiments_in(database)) - set(names)):
             found += in_database(database, experiment)
     return list(mend_runs.of_others(store.mlflow_uri, found))
 
 
-def _removals(found: Iterable[Leftover]) -> Iterator[Step]:
+def _removals(store: Store, found: Iterable[Leftover]) -> Iterator[Step]:
     for one in found:
-        yield Step(str(one.path), f"remove {one.what}", partial(_remove, one.path))
+        yield Step(str(one.path), f"remove {one.what}", partial(_remove, store, one.path))
 
 
-def _remove(path: Path) -> None:
+def _remove(store: Store, path: Path) -> None:
+    refuse_through_link(store, path)
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from besom.errors import one_line
-from besom.withheld import without_password
+from besom.errors import shown
 
 DONE, WOULD, LEFT, ALONE = "done", "would", "left", "alone"
 
@@ -51,6 +50,6 @@ def taken(steps: Iterable[Step], *, dry_run: bool) -> Iterator[Deed]:
             try:
                 step.do()
             except Exception as failure:  # of the disk, SQLite, Optuna or MLflow: the next call tries again
-                yield Deed(LEFT, step.where, f"{step.what}: {without_password(one_line(failure))}")
+                yield Deed(LEFT, step.where, f"{step.what}: {shown(failure)}")
             else:
                 yield Deed(DONE, step.where, step.what)

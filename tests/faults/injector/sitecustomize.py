@@ -4,9 +4,11 @@ besom has no hooks for this. A *point* is a real function of it and whether the 
 function is wrapped when its module is imported, in the parent, in the process that lanes are copied from and in lanes.
 
     BESOM_FAULTS="told:2:both,…"   at the second time that any process of the sweep gets to `told`: kill -9 parent and
-                                   lanes; `self`, `lane`, `parent`, `both`, `server`, or `parent.TERM` for a signal
+                                   lanes; `self`, `lane`, `parent`, `both`, `server`, or `parent.TERM` for a signal;
+                                   `mending.told` is the same while a start mends what the one before it left
     BESOM_FAULTS_LOG=FILE          a line for each fault that landed, written before it does: point, whom, process
-    BESOM_FAULTS_JUMP=3:86400      after so many seconds, move the clock of this process (`time.time`) by so many
+    BESOM_FAULTS_JUMP=3:86400      after so many seconds, move the clock of this process (`time.time`) by so many; a
+                                   line tells of the first time that somebody read the moved clock
 
 Knows besom's names only; imports nothing of it. A point that besom no longer has is an error at the end of a test,
 which asserts what landed.
@@ -31,6 +33,8 @@ from typing import ClassVar
 ROOT = "BESOM_FAULTS_ROOT"
 """The pid of the sweep's parent: of the first process that imports this."""
 
+MENDING = "mending."
+
 POINTS = {
     # while a sweep opens
     "store_filled": ("besom.app.store", "_fill", "after"),
@@ -44,6 +48,12 @@ POINTS = {
     "mended_study": ("besom.sweep.study", "SweepStudy.lose", "after"),
     "mended_run": ("besom.tracking", "MlflowTracker.running_trials", "after"),
     "images_shared": ("besom.data", "share", "after"),
+    # while MLflow is away, and when it is told what waits
+    "journal_begun": ("besom.spool.journal", "Journal.begin", "after"),
+    "journal_grown": ("besom.spool.journal", "Journal.append", "after"),
+    "delivered_one": ("besom.spool.journal", "Journal.note_progress", "before"),
+    "delivered_noted": ("besom.spool.journal", "Journal.note_progress", "after"),
+    "journal_next": ("besom.spool.journal", "Journal.remove", "before"),
     # while a trial starts
     "asking": ("besom.search.search", "Search.suggest", "before"),
     "asked": ("besom.sweep.study", "SweepStudy._take", "after"),
@@ -72,6 +82,8 @@ POINTS = {
 }
 """Name → module, function of it, and which side of it the fault is on. ``os.replace:NAME`` is a call that the module
 makes with a path that ends so."""
+ANYWHERE = ("settling", "telling", "told", "run_ended", "results_drafted")
+"""Points that a start comes to while it mends, too; then they are named ``mending.…`` and counted for themselves."""
 
 
 def main() -> None:
@@ -80,7 +92,8 @@ def main() -> None:
     os.environ.setdefault(ROOT, str(os.getpid()))
     for fault in filter(None, os.environ.get("BESOM_FAULTS", "").split(",")):
         point, countdown, whom = fault.split(":")
-        Finder.wanted.setdefault(POINTS[point][0], {}).setdefault(point, {})[int(countdown)] = whom
+        bare = point.removeprefix(MENDING)
+        Finder.wanted.setdefault(POINTS[bare][0], {}).setdefault(bare, {})[point, int(countdown)] = whom
     if Finder.wanted:
         sys.meta_path.insert(0, Finder())
     if jump := os.environ.get("BESOM_FAULTS_JUMP"):
@@ -101,8 +114,8 @@ def _chain() -> None:
 class Finder(importlib.abc.MetaPathFinder):
     """Finds the modules with points in them as Python does, and wraps their functions once they are loaded."""
 
-    wanted: ClassVar[dict[str, dict[str, dict[int, str]]]] = {}
-    """Module → point → at which time → whom."""
+    wanted: ClassVar[dict[str, dict[str, dict[tuple[str, int], str]]]] = {}
+    """Module → point → under which name and at which time → whom."""
 
     def find_spec(self, name, path, target=None):
         if name not in self.wanted:
@@ -119,7 +132,7 @@ class Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-def lay(module, point: str, faults: dict[int, str]) -> None:
+def lay(module, point: str, faults: dict[tuple[str, int], str]) -> None:
     """Wrap the function of a point."""
     _, name, side = POINTS[point]
     path, _, ending = name.partition(":")
@@ -142,8 +155,10 @@ def lay(module, point: str, faults: dict[int, str]) -> None:
     setattr(owner, last, wrapped)
 
 
-def reach(point: str, faults: dict[int, str]) -> None:
+def reach(point: str, faults: dict[tuple[str, int], str]) -> None:
     """Count, over all processes of the sweep; do what it is time for."""
+    if point in ANYWHERE and is_mending():
+        point = MENDING + point
     log = Path(os.environ["BESOM_FAULTS_LOG"])
     with log.with_suffix(".count").open("a+") as counts:
         fcntl.flock(counts, fcntl.LOCK_EX)
@@ -151,8 +166,8 @@ def reach(point: str, faults: dict[int, str]) -> None:
         counts.flush()
         counts.seek(0)
         reached = counts.read().splitlines().count(point)
-    if reached in faults:
-        strike(point, faults[reached], log)
+    if (point, reached) in faults:
+        strike(point, faults[point, reached], log)
 
 
 def strike(point: str, whom: str, log: Path) -> None:
@@ -171,6 +186,16 @@ def strike(point: str, whom: str, log: Path) -> None:
             os.kill(pid, number)
     if os.getpid() not in hit and number == signal.SIGKILL and victim in ("parent", "both"):
         time.sleep(30)  # nothing more happens in a lane whose parent was killed just now
+
+
+def is_mending() -> bool:
+    """Tell whether this happens while a start mends what the one before it left."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "open" and frame.f_globals.get("__name__") == "besom.sweep.ledger":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def victims(whom: str, root: int) -> list[int]:
@@ -213,10 +238,16 @@ def command(pid: int) -> str:
 
 def _jump(after: float, by: float) -> None:
     """Move the wall clock of this process once, as a correction of the system's does; the monotonic one goes on."""
-    started, now, now_ns = time.monotonic(), time.time, time.time_ns
+    started, now, now_ns, told = time.monotonic(), time.time, time.time_ns, []
 
     def offset() -> float:
-        return by if time.monotonic() - started > after else 0.0
+        if time.monotonic() - started <= after:
+            return 0.0
+        if not told:
+            told.append(True)
+            with Path(os.environ["BESOM_FAULTS_LOG"] + ".jumps").open("a") as lines:
+                lines.write(f"{os.getpid()}\n")
+        return by
 
     time.time = lambda: now() + offset()
     time.time_ns = lambda: now_ns() + int(offset() * 1e9)
