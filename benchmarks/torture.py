@@ -73,7 +73,7 @@ PHASES: dict[str, dict[str, str]] = {
     "a lane writes the result": dict.fromkeys(("result_drafted", "result_written"), "self parent both"),
     "the study is told": dict.fromkeys(("settling", "telling", "told"), "self lane both"),
     "the run is ended": dict.fromkeys(("run_ended", "results_drafted"), "self lane both"),
-    "MLflow is away": dict.fromkeys(("journal_begun", "journal_grown"), "self both"),
+    "MLflow is away": dict.fromkeys(("journal_drafted", "journal_grown"), "self both"),
     "MLflow is told what waited": dict.fromkeys(("delivered_one", "delivered_noted", "journal_next"), "self both"),
     "a sweep closes": {"closing": "self both", "closed": "self", "drawing": "self", "crowning": "self"},
     "a sweep is deleted": {"runs_deleted": "self", "study_next": "self"},
@@ -81,7 +81,7 @@ PHASES: dict[str, dict[str, str]] = {
 """Where → point → whom a kill there is for."""
 OF_BESOM = {"store_filled", "store_renamed", "snapshot_copied", "snapshot_made", "images_shared", "run_made",
             "books_opened", "run_ended", "drawing", "crowning", "runs_deleted", "study_next", "mended_run",
-            "mending.run_ended", "journal_begun", "journal_grown", "delivered_one", "delivered_noted",
+            "mending.run_ended", "journal_drafted", "journal_grown", "delivered_one", "delivered_noted",
             "journal_next"}  # fmt: skip
 """Points that somebody else's app does not come to: it has no store and no MLflow."""
 AT_FIRST = {"store_filled", "store_renamed", "snapshot_copied", "snapshot_made"}

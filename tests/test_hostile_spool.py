@@ -63,10 +63,10 @@ def a_run(store: Store, experiment: str = "train") -> str:
 def waits(store: Store, run_id: str, *operations: Any, uri: str | None = None, files: Path | None = None) -> Journal:
     """Leave operations, and the end of the run, in the spool of no sweep."""
     journal = Journal(store.spool(OUTSIDE_SWEEPS) / run_id)
-    journal.begin({"run_id": run_id, "uri": uri or store.mlflow_uri})
+    head = {"run_id": run_id, "uri": uri or store.mlflow_uri}
     for one in operations:
-        journal.append(to_json(one), files)
-    journal.append(to_json(END))
+        journal.append(to_json(one), files, head=head)
+    journal.append(to_json(END), head=head)
     return journal
 
 
@@ -244,7 +244,7 @@ def test_a_journals_file_that_is_a_link_is_not_written_through(store: Store, min
     journal.folder.mkdir(parents=True)
     (journal.folder / "operations.jsonl").symlink_to(mine / ".bashrc")
     with pytest.raises(OSError, match="symbolic links"):
-        journal.append(to_json(END))
+        journal.append(to_json(END), head={})
     assert (mine / ".bashrc").read_text() == "# mine\n"
 
 

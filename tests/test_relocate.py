@@ -146,8 +146,7 @@ def test_every_path_is_brought_after_the_store_in_the_form_it_had(copy: Store, m
         copy.sweep(name).mkdir(parents=True)
         copy.tracking_uri(name).write_text(uri)
     journal = Journal(copy.spool("toy") / "r")
-    journal.begin({"run_id": "r", "uri": made.mlflow_uri})
-    journal.append({"op": "note"})
+    journal.append({"op": "note"}, head={"run_id": "r", "uri": made.mlflow_uri})
     former, changes, elsewhere = relocate(copy)
     assert former == [made.root]
     assert journal.head()["uri"] == copy.mlflow_uri
@@ -212,7 +211,7 @@ def test_killed_at_any_moment_it_is_made_again(moment: str, copy: Store, made: S
 
 def torn_journal(store: Store) -> None:
     journal = Journal(store.spool("toy") / "r")
-    journal.begin({"run_id": "r"})
+    journal.append({"op": "note"}, head={"run_id": "r"})
     (journal.folder / "operations.jsonl").write_text('{"form')
 
 

@@ -79,16 +79,21 @@ def store(made_store: Store, tmp_path: Path) -> Store:
     return Store(Path(shutil.copytree(made_store.root, tmp_path / "mlruns")))
 
 
+def head_alone(journal: Journal, head: dict[str, Any]) -> None:
+    """Leave what a kill between the head and the first operation left before they were written together."""
+    journal.folder.mkdir(parents=True)
+    (journal.folder / "operations.jsonl").write_text(json.dumps({"format": 1, **head}) + "\n")
+
+
 class TestJournal:
     @given(st.lists(operations, max_size=6))
     @settings(max_examples=30, deadline=None)
     def test_what_is_appended_is_read_back(self, tmp_path_factory: pytest.TempPathFactory, several: list[Any]) -> None:
         journal = Journal(tmp_path_factory.mktemp("spool") / "run")
-        journal.begin({"run_id": "run"})
         for operation in several:
-            journal.append(to_json(operation))
+            journal.append(to_json(operation), head={"run_id": "run"})
         assert [from_json(content) for content in journal.operations()] == several
-        assert journal.head()["run_id"] == "run"
+        assert (journal.exists, journal.head().get("run_id")) == ((True, "run") if several else (False, None))
 
     def test_every_kind_of_operation_is_among_those_that_are_tried(self) -> None:
         assert set(KINDS.values()) == {Create, Batch, Input, Artifacts, Model, Note, End}
@@ -99,9 +104,8 @@ class TestJournal:
         self, tmp_path_factory: pytest.TempPathFactory, kept: int
     ) -> None:
         journal = Journal(tmp_path_factory.mktemp("spool") / "run")
-        journal.begin({})
         for number in range(3):
-            journal.append(to_json(Batch(params={"n": str(number)})))
+            journal.append(to_json(Batch(params={"n": str(number)})), head={})
         file = journal.folder / "operations.jsonl"
         content = file.read_bytes()
         head = content.index(b"\n") + 1
@@ -109,7 +113,7 @@ class TestJournal:
         file.write_bytes(cut)
         whole = cut.count(b"\n") - 1
         assert len(journal.operations()) == whole
-        journal.append(to_json(Note("next")))
+        journal.append(to_json(Note("next")), head={})
         found = [from_json(one) for one in journal.operations()]
         assert found == [*(Batch(params={"n": str(number)}) for number in range(whole)), Note("next")]
 
@@ -117,18 +121,34 @@ class TestJournal:
         journal, files = Journal(tmp_path / "spool" / "run"), tmp_path / "files"
         (files / "deep").mkdir(parents=True)
         (files / "deep" / "a").write_text("1")
-        journal.begin({})
         (journal.folder / "files" / ".0").mkdir(parents=True)  # left by a kill
+        assert not journal.exists
         for _ in range(2):
-            journal.append(to_json(Artifacts()), files)
+            journal.append(to_json(Artifacts()), files, head={})
         shutil.rmtree(files)
         names = [one["files"] for one in journal.operations()]
         assert names == ["0", "1"]
         assert [(journal.files(name) / "deep" / "a").read_text() for name in names] == ["1", "1"]
 
+    def test_a_kill_or_a_full_disk_before_the_first_operation_leaves_no_journal(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = Journal(tmp_path / "toy" / "run")
+
+        def full(*args: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match="No space left"):
+                journal.append(to_json(Note("a")), head={})
+        assert (journal.exists, list(journal.folder.iterdir())) == (False, [])
+        journal.append(to_json(Note("a")), head={})
+        assert [from_json(one) for one in journal.operations()] == [Note("a")]
+
     def test_a_head_alone_is_no_journal_and_what_comes_next_has_one_of_its_own(self, store: Store) -> None:
         journal = Journal(store.spool("toy") / "run")
-        journal.begin({"run_id": "run", "trial": None})
+        head_alone(journal, {"run_id": "run", "trial": None})
         assert (journal.exists, n_pending(store, "toy"), pending(store, "toy")) == (False, 0, [])
         writer = RunWriter(store.mlflow_uri, store, store.spool("toy"), "run", 3, is_away=True)
         writer.write(Note("first"))
@@ -140,9 +160,8 @@ class TestJournal:
         self, tmp_path: Path, damaged: int, line: int | None
     ) -> None:
         journal = Journal(tmp_path / "run")
-        journal.begin({})
         for text in "abc":
-            journal.append(to_json(Note(text)))
+            journal.append(to_json(Note(text)), head={})
         file = journal.folder / "operations.jsonl"
         lines = file.read_bytes().splitlines(keepends=True)
         lines[damaged] = b"\0" * 7 + b"\n"
@@ -152,7 +171,7 @@ class TestJournal:
                 journal.whole_operations()
             return
         assert [from_json(one) for one in journal.whole_operations()] == [Note("a"), Note("b")]
-        journal.append(to_json(Note("again")))  # in the place of the damaged one
+        journal.append(to_json(Note("again")), head={})  # in the place of the damaged one
         assert [from_json(one) for one in journal.whole_operations()] == [Note("a"), Note("b"), Note("again")]
 
     def test_an_operation_of_a_later_besom_is_told_and_not_passed_over(self) -> None:
@@ -509,7 +528,7 @@ class TestDelivery:
 
     def test_what_a_kill_left_before_the_first_operation_is_cleared_away(self, store: Store) -> None:
         for run_id in ("spooled-1", "0" * 32):
-            Journal(store.spool("toy") / run_id).begin(of_the_dead(run_id))
+            head_alone(Journal(store.spool("toy") / run_id), of_the_dead(run_id))
         assert deliver(store, "toy", store.mlflow_uri, lambda run_ids: None) == Delivered()
         assert not store.spools.exists()
 
@@ -523,8 +542,8 @@ class TestDelivery:
 
         client, folder = MlflowClient(store.mlflow_uri), store.spool("toy")
         before = Journal(folder / "spooled-1")
-        before.begin({**of_the_dead("spooled-1"), "trial": 0})
-        before.append(to_json(creation("toy", "toy-0", 500, {"kind": "train"})("spooled-1")))
+        first = creation("toy", "toy-0", 500, {"kind": "train"})("spooled-1")
+        before.append(to_json(first), head={**of_the_dead("spooled-1"), "trial": 0})
         after = made(store.mlflow_uri, store, folder, creation("toy", "toy-1", 500, {"kind": "train"}), 1).run_id
         client.log_param(after, "a", "1")
         writer = RunWriter(store.mlflow_uri, store, folder, after, 1, is_away=True)
@@ -702,7 +721,7 @@ class TestSweepWithoutItsServer:
         tracker = MlflowTracker()
         tracker.open_sweep("toy", self.config(store, None))
         run_id = tracker.start_trial(0, self.config(store, None), {})
-        Journal(store.spool("toy") / run_id).begin(of_the_dead(run_id))
+        head_alone(Journal(store.spool("toy") / run_id), of_the_dead(run_id))
         assert tracker.running_trials() == [(run_id, 0)]
 
     def test_an_end_that_an_earlier_start_left_does_not_end_the_next_one(self, store: Store, dead_address: str) -> None:

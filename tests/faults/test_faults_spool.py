@@ -10,7 +10,7 @@ from harness import Bench, holding
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(1800)]
 
-WHILE_AWAY = ("journal_begun:1:self", "journal_grown:2:both", "journal_begun:3:both", "journal_grown:9:self")
+WHILE_AWAY = ("journal_drafted:1:self", "journal_grown:2:both", "journal_drafted:3:both", "journal_grown:9:self")
 WHEN_BACK = (
     *("delivered_one:1:self", "delivered_noted:1:self", "delivered_one:4:both", "delivered_noted:6:self"),
     *("journal_next:1:self", "delivered_one:3:self", "journal_next:2:both"),

@@ -28,7 +28,7 @@ from besom.lock import parent_lock, refuse_if_locked
 from besom.paths import OUTSIDE_SWEEPS, SPOOL, Store
 from besom.search.grammar import override_text
 from besom.seeding import fix_runtime
-from besom.spool.deliver import deliver
+from besom.spool.deliver import deliver, n_pending
 from besom.spool.probe import why_away
 from besom.storage import find_study, load_study, settings_of
 from besom.sweep import settings as sweep_settings
@@ -198,7 +198,7 @@ def _record(plan: PlannedSweep) -> None:
     """Draw and log the charts; who can't is told: every trial is whole without them."""
     from besom.compare.record import record
 
-    if plan.made.store.spooled(plan.name):
+    if n_pending(plan.made.store, plan.name):
         sys.stderr.write(
             "besom: the sweep's charts are not in MLflow yet, nor all its runs; the same command tries again\n"
         )

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from besom.compare.catalog import open_study
 from besom.lock import holder_of
 from besom.paths import Store
+from besom.spool.deliver import n_pending
 from besom.sweep.pace import most_at_once, ran_seconds
 from besom.sweep.rows import status
 from besom.sweep.run_ids import ids_in
@@ -85,7 +86,7 @@ class Watched:
         else:
             activity = "stopped" if parent is None else "running"
         standing = _standing(trials, tally, total, parent if activity == "running" else None)
-        standing = replace(standing, undelivered=len(self._store.spooled(self.name)))
+        standing = replace(standing, undelivered=n_pending(self._store, self.name))
         return Look(self.name, activity, standing, tally, trials, ids_in(self._attributes))
 
     def _refresh(self) -> None:

@@ -148,8 +148,8 @@ class RunWriter:
     def _keep(self, operation: Any, files: Path | None) -> None:
         shown = without_password(self._uri)
         uri = {"uri": self._uri} if shown == self._uri else {}  # one with a password comes from the environment
-        self._journal.begin({"run_id": self.run_id, "trial": self._trial, **uri, **process_identity()})
-        self._journal.append(to_json(operation), files)
+        head = {"run_id": self.run_id, "trial": self._trial, **uri, **process_identity()}
+        self._journal.append(to_json(operation), files, head=head)
 
 
 def made(

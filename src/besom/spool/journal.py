@@ -39,7 +39,7 @@ class Journal:
 
     @property
     def exists(self) -> bool:
-        """Whether an operation waits; a head alone was left by a kill, or by a disk that was full, before the first."""
+        """Whether an operation waits; a head alone is what a kill has left of an earlier besom."""
         if self._file.is_symlink() or not self._file.is_file():  # who made the store may have put a pipe there
             return False
         try:
@@ -57,29 +57,23 @@ class Journal:
     def _progress(self) -> Path:
         return self.folder / "progress.json"
 
-    def begin(self, head: Mapping[str, Any]) -> None:
-        """Make the journal where there is none, for an operation that is appended at once.
-
-        Args:
-            head: what is known of the run, see `besom.spool.client`.
-
-        Raises:
-            OSError: it cannot be written: the disk is full, or the store can only be read.
-        """
-        if not self.exists:
-            write_atomically(self._file, json.dumps({"format": FORMAT, **head}) + "\n")
-
-    def append(self, operation: Mapping[str, Any], files: Path | None = None) -> None:
-        """Add an operation, and return once it is on the disk.
+    def append(self, operation: Mapping[str, Any], files: Path | None = None, *, head: Mapping[str, Any]) -> None:
+        """Add an operation, and return once it is on the disk; the first one comes with the journal, or not at all.
 
         Args:
             files: a folder that the operation is about; it is copied.
+            head: what is known of the run, see `besom.spool.client`; of a journal that is there it stays as it is.
 
         Raises:
-            OSError: as `begin`; what was there before is whole.
+            OSError: it cannot be written: the disk is full, or the store can only be read; what was there before is
+                whole.
         """
         kept = {} if files is None else {"files": self._keep(files)}
-        line = json.dumps({**operation, **kept}).encode() + b"\n"
+        text = json.dumps({**operation, **kept}) + "\n"
+        if not (self.exists or self._file.is_symlink()):  # a link is refused below
+            write_atomically(self._file, json.dumps({"format": FORMAT, **head}) + "\n" + text)
+            return
+        line = text.encode()
         handle = os.open(self._file, os.O_RDWR | os.O_NOFOLLOW)
         try:
             os.lseek(handle, self._drop_torn_line(handle), os.SEEK_SET)
@@ -102,7 +96,7 @@ class Journal:
     def _keep(self, files: Path) -> str:
         """Copy a folder, under its final name only when it is whole; return that name."""
         home = self.folder / "files"
-        home.mkdir(exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
         name = str(max((int(one.name) for one in home.iterdir() if one.name.isdecimal()), default=-1) + 1)
         draft = home / f".{name}"
         shutil.rmtree(draft, ignore_errors=True)
@@ -125,6 +119,8 @@ class Journal:
             ValueError: a line is damaged and others follow.
         """
         found = list(self._lines())
+        if not found and self.exists and not self._content():
+            raise ValueError(f"{self._file} cannot be read, or has more than {MOST_BYTES:,} bytes; move it away")
         behind = self._content().split(b"\n")[:-1][len(found) + 1 :]
         if any(map(_read, behind)):
             raise ValueError(f"line {len(found) + 1} of {self._file} is damaged; put it back from a copy, or remove it")

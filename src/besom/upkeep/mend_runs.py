@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 
 from besom.experiments import log_tags, log_values, mlflow_client
 from besom.results import TrialResult
+from besom.spool.deliver import is_waiting
 from besom.sweep.endings import PARENT_DIED, Lost, RunEnd
 from besom.sweep.tally import Tally, summary
 from besom.upkeep.agreement import differing, end_of, missing_values, statuses
@@ -43,7 +44,8 @@ def steps(books: Books) -> Iterator[Step]:
         if books.run_id_of(trial) and is_ended and not books.is_waiting(trial):
             yield from _of_trial(books, trial, left.get(trial.number))
     for run in left_runs(books):
-        if run.run_id not in seen and not (books.waiting and run.kind == "sweep"):  # its end waits
+        waits = is_waiting(run.run_id, run.tags, books.waiting.values()) or (books.waiting and run.kind == "sweep")
+        if run.run_id not in seen and not waits:
             yield from closing(books.uri, run, partial(_close_other, books, run))
 
 

@@ -49,7 +49,7 @@ POINTS = {
     "mended_run": ("besom.tracking", "MlflowTracker.running_trials", "after"),
     "images_shared": ("besom.data", "share", "after"),
     # while MLflow is away, and when it is told what waits
-    "journal_begun": ("besom.spool.journal", "Journal.begin", "after"),
+    "journal_drafted": ("besom.paths", "os.replace:operations.jsonl", "before"),
     "journal_grown": ("besom.spool.journal", "Journal.append", "after"),
     "delivered_one": ("besom.spool.journal", "Journal.note_progress", "before"),
     "delivered_noted": ("besom.spool.journal", "Journal.note_progress", "after"),
