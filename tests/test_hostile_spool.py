@@ -20,8 +20,8 @@ from besom.errors import ConfigError, StoreDamaged
 from besom.experiments import mlflow_client, open_experiment
 from besom.paths import OUTSIDE_SWEEPS, Store
 from besom.retrain.runs import start_run
-from besom.spool.deliver import Delivered, deliver, n_pending, pending
-from besom.spool.journal import Journal
+from besom.spool.deliver import Delivered, deliver, pending
+from besom.spool.journal import Journal, n_pending
 from besom.spool.operations import Artifacts, Batch, End, Model, to_json
 
 END = End("FINISHED", 1, {"told": "yes"})

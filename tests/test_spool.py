@@ -30,8 +30,8 @@ from besom.paths import OUTSIDE_SWEEPS, Store, checked_sweep_name
 from besom.spool.attempt import RETRIES, bounded, once
 from besom.spool.classes import Failure, failure_of, is_outage
 from besom.spool.client import RunWriter, creation, made
-from besom.spool.deliver import Delivered, deliver, n_pending, pending
-from besom.spool.journal import Journal
+from besom.spool.deliver import Delivered, deliver, pending
+from besom.spool.journal import Journal, n_pending
 from besom.spool.operations import (
     KINDS,
     Artifacts,

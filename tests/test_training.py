@@ -305,7 +305,7 @@ def test_a_process_trains_with_one_number_of_threads_only() -> None:
 
 def test_an_environment_that_came_after_tensorflow_is_refused() -> None:
     program = (
-        "import os; os.environ.pop('TF_ENABLE_ONEDNN_OPTS'); import tensorflow; "
+        "import os; os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0'; import tensorflow; "
         "from besom.seeding import fix_runtime; fix_runtime(1); "
         "from besom.trial import training; training.prepare_process(1)"
     )

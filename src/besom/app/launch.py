@@ -28,7 +28,8 @@ from besom.lock import parent_lock, refuse_if_locked
 from besom.paths import OUTSIDE_SWEEPS, SPOOL, Store
 from besom.search.grammar import override_text
 from besom.seeding import fix_runtime
-from besom.spool.deliver import deliver, n_pending
+from besom.spool.deliver import deliver
+from besom.spool.journal import n_pending
 from besom.spool.probe import why_away
 from besom.storage import find_study, load_study, settings_of
 from besom.sweep import settings as sweep_settings

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from besom.compare.catalog import open_study
 from besom.lock import holder_of
 from besom.paths import Store
-from besom.spool.deliver import n_pending
+from besom.spool.journal import n_pending
 from besom.sweep.pace import most_at_once, ran_seconds
 from besom.sweep.rows import status
 from besom.sweep.run_ids import ids_in

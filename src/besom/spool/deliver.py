@@ -23,7 +23,7 @@ from besom.lock import is_dead
 from besom.paths import OUTSIDE_SWEEPS, Store
 from besom.spool.attempt import bounded, patient
 from besom.spool.classes import Failure, failure_of, is_outage
-from besom.spool.journal import Journal, remove_rests
+from besom.spool.journal import Journal, n_pending, remove_rests
 from besom.spool.operations import CREATED_AS, Create, End, Note, Target, from_json
 from besom.spool.probe import why_away
 from besom.tracker import NoteIds, is_provisional
@@ -85,11 +85,6 @@ def pending(store: Store, sweep: str | None = None) -> list[Waiting]:
     """Return the runs of a sweep, or of all and of none, that wait; only reads. In order of sweeps and trials."""
     folders = sorted(store.spools.glob("[!.]*")) if sweep is None else [store.spool(sweep)]
     return [_waiting(folder.name, one) for folder in folders for one in _journals(folder) if one.exists]
-
-
-def n_pending(store: Store, sweep: str) -> int:
-    """Return how many runs of a sweep wait: `pending` without reading what."""
-    return sum(Journal(file.parent).exists for file in store.spooled(sweep))
 
 
 def is_waiting(run_id: str, tags: Mapping[str, str], waiting: Iterable[Waiting]) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 from besom.errors import StoreDamaged
 from besom.files import Unusable, read_bounded
-from besom.paths import write_atomically
+from besom.paths import Store, write_atomically
 
 FORMAT = 1
 MOST_BYTES = 500_000_000
@@ -196,6 +196,11 @@ def _read(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found else None
+
+
+def n_pending(store: Store, sweep: str) -> int:
+    """Return how many runs of a sweep wait."""
+    return sum(Journal(file.parent).exists for file in store.spooled(sweep))
 
 
 def remove_rests(folder: Path) -> None:

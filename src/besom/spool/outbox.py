@@ -16,8 +16,8 @@ from besom.paths import Store
 from besom.spool.attempt import bounded
 from besom.spool.classes import failure_of
 from besom.spool.client import SECONDS, RunWriter, made
-from besom.spool.deliver import SWEEPS_OWN, deliver, n_pending
-from besom.spool.journal import Journal
+from besom.spool.deliver import SWEEPS_OWN, deliver
+from besom.spool.journal import Journal, n_pending
 from besom.spool.operations import Create
 from besom.spool.probe import why_away
 from besom.tracker import NoteIds

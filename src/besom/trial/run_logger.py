@@ -124,8 +124,8 @@ class RunLogger:
             metrics: about the whole training; MLflow shows them with the run and with the model.
         """
         digest = dataset.digest[:DIGEST_LENGTH]
-        with temporary_folder() as made:
-            folder = made / MODEL_NAME
+        with temporary_folder() as home:
+            folder = home / MODEL_NAME
             self._save(model, dataset, folder)
             self._writer.write(Model(MODEL_NAME, dataset.name, digest, _points(metrics), dict(tags)), folder)
 
