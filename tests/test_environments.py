@@ -26,6 +26,7 @@ BESOMS_APP = (  # need what a foreign app has not: besom's command, its store, i
     "faults/test_faults_named.py",
     "faults/test_faults_processes.py",
     "faults/test_faults_signals.py",
+    "faults/test_faults_spool.py",
     "faults/test_locked.py",
     "faults/test_server.py",
     "test_architecture.py",
@@ -41,6 +42,7 @@ BESOMS_APP = (  # need what a foreign app has not: besom's command, its store, i
     "test_confirm.py",
     "test_convolutions.py",
     "test_data.py",
+    "test_databases.py",
     "test_diff.py",
     "test_doctor.py",
     "test_export.py",
@@ -53,6 +55,7 @@ BESOMS_APP = (  # need what a foreign app has not: besom's command, its store, i
     "test_hostile_store.py",
     "test_idx.py",
     "test_kill.py",
+    "test_left_alone.py",
     "test_lock.py",
     "test_measure.py",
     "test_mlflow_server.py",
@@ -60,6 +63,8 @@ BESOMS_APP = (  # need what a foreign app has not: besom's command, its store, i
     "test_model.py",
     "test_names.py",
     "test_notebook.py",
+    "test_passed_on.py",
+    "test_probe.py",
     "test_project_files.py",
     "test_prove.py",
     "test_provenance.py",
@@ -89,6 +94,7 @@ BESOMS_APP = (  # need what a foreign app has not: besom's command, its store, i
     "test_visible.py",
     "test_watch.py",
     "test_wheel.py",
+    "test_withheld.py",
 )
 """The test files that are not the sweeper's; every other one runs in every environment."""
 

@@ -31,7 +31,7 @@ from besom.spool.attempt import RETRIES, bounded, once
 from besom.spool.classes import Failure, failure_of, is_outage
 from besom.spool.client import RunWriter, creation, made
 from besom.spool.deliver import Delivered, deliver, pending
-from besom.spool.journal import Journal, n_pending
+from besom.spool.journal import Journal, n_pending, remove_begun
 from besom.spool.operations import (
     KINDS,
     Artifacts,
@@ -145,6 +145,32 @@ class TestJournal:
         assert (journal.exists, list(journal.folder.iterdir())) == (False, [])
         journal.append(to_json(Note("a")), head={})
         assert [from_json(one) for one in journal.operations()] == [Note("a")]
+
+    def test_what_was_begun_and_came_to_no_journal_goes_with_the_next_start_and_nothing_else(
+        self, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "toy"
+        Journal(folder / "kept").append(to_json(Note("a")), head={})
+        for name in ("a/files/.0/model.keras", "b/.operations.jsonl.0123456789ab", ".removed-c/files/0/x"):
+            (folder / name).parent.mkdir(parents=True)
+            (folder / name).touch()
+        (folder / "link").symlink_to(tmp_path)
+        remove_begun(folder)
+        remove_begun(tmp_path / "none")
+        assert sorted(one.name for one in folder.iterdir()) == ["kept", "link"]
+        assert Journal(folder / "kept").exists
+
+    def test_half_a_copy_of_files_gives_its_room_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*args: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        (tmp_path / "files").mkdir()
+        (tmp_path / "files" / "x").touch()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match="No space left"):
+                Journal(tmp_path / "run").append(to_json(Note("a")), tmp_path / "files", head={})
+        assert list((tmp_path / "run" / "files").iterdir()) == []
 
     def test_a_head_alone_is_no_journal_and_what_comes_next_has_one_of_its_own(self, store: Store) -> None:
         journal = Journal(store.spool("toy") / "run")

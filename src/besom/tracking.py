@@ -163,6 +163,7 @@ class MlflowTracker:
         store = Store.at(config["paths"]["store"])
         self._sweep, self._outbox = name, Outbox(_uri(config["tracking"]["uri"], store, os.environ), store, name)
         fix_environment()
+        self._outbox.clear()
         self._outbox.drop_end()
         if not (is_resume and self.undelivered) or self._outbox.look(at_once=True):
             self._open_if_there(is_resume=is_resume)

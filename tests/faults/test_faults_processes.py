@@ -92,8 +92,7 @@ def test_nothing_depends_on_the_wall_clock(app: Bench, jump: int) -> None:
     moved = {"BESOM_FAULTS_JUMP": f"2:{jump}"}
     start = app.start(*limits, more=6, seconds=0.5, env=moved)
     assert start.ended() == 0, start.output
-    assert len(start.jumped) > 1, "parent and lanes have lived to see it"
-    assert start.process.pid in start.jumped
+    assert start.process.pid in start.jumped, "it has read the clock after the jump"
     app.settle("the jump")
     app.struck("told:2:both", *limits, env=moved)
     app.whole(more=1)

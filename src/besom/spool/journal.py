@@ -100,7 +100,11 @@ class Journal:
         name = str(max((int(one.name) for one in home.iterdir() if one.name.isdecimal()), default=-1) + 1)
         draft = home / f".{name}"
         shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(files, draft, copy_function=_copied)
+        try:
+            shutil.copytree(files, draft, copy_function=_copied)
+        except OSError:  # a full disk has no room for half a copy
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
         draft.rename(home / name)
         return name
 
@@ -207,6 +211,16 @@ def remove_rests(folder: Path) -> None:
     """Remove what is left in a sweep's spool of journals whose removal was killed."""
     for rest in folder.glob(f"{REST}*"):
         shutil.rmtree(rest, ignore_errors=True)
+
+
+def remove_begun(folder: Path) -> None:
+    """Remove what is left in a sweep's spool of journals that never came to be: a kill came, or the disk was full.
+
+    For who knows that nobody begins one now.
+    """
+    for one in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
+        if one.is_dir() and not one.is_symlink() and not os.path.lexists(Journal(one)._file):
+            shutil.rmtree(one, ignore_errors=True)
 
 
 def _copied(source: str, target: str) -> str:

@@ -17,7 +17,7 @@ from besom.spool.attempt import bounded
 from besom.spool.classes import failure_of
 from besom.spool.client import SECONDS, RunWriter, made
 from besom.spool.deliver import SWEEPS_OWN, deliver
-from besom.spool.journal import Journal, n_pending
+from besom.spool.journal import Journal, n_pending, remove_begun
 from besom.spool.operations import Create
 from besom.spool.probe import why_away
 from besom.tracker import NoteIds
@@ -65,6 +65,10 @@ class Outbox:
             run_id: the run's, once it is known.
         """
         Journal(self.folder / run_id).remove()
+
+    def clear(self) -> None:
+        """Remove what an earlier start of the sweep began to keep and could not; nothing of the sweep runs now."""
+        remove_begun(self.folder)
 
     def make(self, create: Callable[[str], Create], trial: int) -> RunWriter:
         """Make a trial's run, or the journal of one that is made later; see `besom.spool.client.made`."""

@@ -7,7 +7,8 @@ function is wrapped when its module is imported, in the parent, in the process t
                                    lanes; `self`, `lane`, `parent`, `both`, `server`, or `parent.TERM` for a signal;
                                    `mending.told` is the same while a start mends what the one before it left
     BESOM_FAULTS_LOG=FILE          a line for each fault that landed, written before it does: point, whom, process
-    BESOM_FAULTS_JUMP=3:86400      after so many seconds, move the clock of this process (`time.time`) by so many; a
+    BESOM_FAULTS_JUMP=3:86400      after so many seconds, move the clock of this process (`time.time` and
+                                   `datetime.now`) by so many; a
                                    line tells of the first time that somebody read the moved clock
 
 Knows besom's names only; imports nothing of it. A point that besom no longer has is an error at the end of a test,
@@ -16,6 +17,7 @@ which asserts what landed.
 
 from __future__ import annotations
 
+import datetime
 import fcntl
 import importlib.abc
 import importlib.machinery
@@ -251,6 +253,26 @@ def _jump(after: float, by: float) -> None:
 
     time.time = lambda: now() + offset()
     time.time_ns = lambda: now_ns() + int(offset() * 1e9)
+    real = datetime.datetime
+
+    class Kind(type(real)):
+        def __instancecheck__(cls, one):  # what C code makes is of the real class
+            return isinstance(one, real)
+
+    class Moved(real, metaclass=Kind):
+        @classmethod
+        def now(cls, tz=None):
+            return real.now(tz) + datetime.timedelta(seconds=offset())
+
+        @classmethod
+        def utcnow(cls):
+            return real.now(datetime.UTC).replace(tzinfo=None) + datetime.timedelta(seconds=offset())
+
+        today = now
+
+    Moved.__name__ = Moved.__qualname__ = "datetime"
+    Moved.__module__ = "datetime"
+    datetime.datetime = Moved
 
 
 if threading.current_thread() is threading.main_thread():
