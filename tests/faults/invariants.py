@@ -139,7 +139,7 @@ def finished(books: Books) -> dict[int, Kept]:
     for trial in read_trials(books):
         file = result_file(books, trial)
         text = file.read_bytes() if file.is_file() else None
-        if not trial.is_own and (trial.state != "RUNNING" or text is None):
+        if not trial.is_own and (trial.state != "RUNNING" or not _is_whole(file)):
             continue
         told = json.loads(text) if text is not None and not trial.is_own else {}
         run = runs.get(trial.attributes.get("run_id", ""))

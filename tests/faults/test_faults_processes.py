@@ -11,7 +11,7 @@ import psutil
 import pytest
 from conftest import until
 from harness import Bench
-from invariants import broken, changed, finished, read_trials, result_file
+from invariants import broken, changed, finished, read_runs, read_trials, result_file
 from test_faults_signals import trains
 
 from besom import lock
@@ -58,6 +58,37 @@ def test_a_lane_that_slept_through_its_parents_death_changes_nothing_when_it_wak
     assert [(trial.number, trial.state) for trial in read_trials(app.books)] == states
     assert not broken(app.books, n_trials=2, mark=app.mark, tmp=app.tmp)
     assert not result_file(app.books, read_trials(app.books)[slept]).exists()  # its report found nobody, so it ended
+
+
+def test_a_lane_of_besoms_own_app_that_slept_through_it_changes_no_run_either(besoms: Bench) -> None:
+    start = besoms.start("hydra.launcher.n_lanes=1", faults="reported:1:self.STOP", more=1)
+    besoms.until(lambda: bool(start.landed), start)
+    [pid] = start.landed[0]["hit"]
+    start.process.kill()
+    start.ended()
+    again = besoms.start("hydra.launcher.n_lanes=1", more=2)
+    assert again.ended() == 0, again.output
+    assert pid in {one.pid for one in besoms.left()}
+    before, runs = finished(besoms.books), read_runs(besoms.books)
+    assert sorted(before) == [1, 2]
+    psutil.Process(pid).resume()
+    besoms.wait_for_nobody("the lane that woke")
+    assert not list(changed(besoms.books, before))
+    assert read_runs(besoms.books) == runs
+    assert not broken(besoms.books, n_trials=2, mark=besoms.mark, tmp=besoms.tmp)
+
+
+def test_a_damaged_result_that_the_study_had_not_heard_of_counts_as_none(app: Bench) -> None:
+    app.struck("result_written:1:both", "hydra.launcher.n_lanes=1", more=2)
+    [file] = app.books.jobs.glob("*/result.json")
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    app.kept = {}
+    app.whole(more=2)
+    first, *others = read_trials(app.books)
+    assert (first.outcome, file.parent.name) == ("parent_died", "0")
+    again = [trial for trial in others if trial.attributes["point"] == first.attributes["point"]]
+    assert [trial.outcome for trial in again] == ["complete"]
 
 
 def test_a_lane_that_stands_still_is_ended_by_the_trials_timeout(app: Bench) -> None:
