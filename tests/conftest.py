@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from besom.paths import Store
 from besom.seeding import fix_runtime
 from besom.tracking import fix_environment
 
@@ -134,6 +135,16 @@ def besom_command(clean_environment: dict[str, str]) -> BesomCommand:
 def project(tmp_path: Path) -> Path:
     """An empty folder to run besom in: no ``conf/``, no ``sweeps/``, no store yet."""
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def made_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store without a sweep, the same for all: copy it."""
+    from besom.app.store import create_store  # needs what the sweeper's environments have not
+
+    store = Store.at(tmp_path_factory.mktemp("made") / "mlruns")
+    create_store(store)
+    return store
 
 
 @pytest.fixture

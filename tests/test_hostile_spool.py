@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from besom.app.store import create_store
 from besom.compare.catalog import StoredRun
 from besom.errors import ConfigError, StoreDamaged
 from besom.experiments import mlflow_client, open_experiment
@@ -25,13 +24,6 @@ from besom.spool.journal import Journal, n_pending
 from besom.spool.operations import Artifacts, Batch, End, Model, to_json
 
 END = End("FINISHED", 1, {"told": "yes"})
-
-
-@pytest.fixture(scope="module")
-def made_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store.at(tmp_path_factory.mktemp("made") / "mlruns")
-    create_store(store)
-    return store
 
 
 @pytest.fixture

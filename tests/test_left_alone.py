@@ -21,7 +21,6 @@ from optuna.trial import TrialState
 from stored import study_in, trial
 
 import besom.app.cli
-from besom.app.store import create_store
 from besom.disk import explain
 from besom.errors import ConfigError, StoreDamaged
 from besom.paths import OUTSIDE_SWEEPS, Store
@@ -37,18 +36,10 @@ from besom.upkeep.repair import repair
 RELU = {"model.activation": "relu"}
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store without a sweep."""
-    store = Store.at(tmp_path_factory.mktemp("made") / "mlruns")
-    create_store(store)
-    return store
-
-
 @pytest.fixture
-def store(made: Store, tmp_path: Path) -> Store:
-    """Another one, with the sweep `toy`, of which nothing runs."""
-    shutil.copytree(made.root, tmp_path / "mlruns")
+def store(made_store: Store, tmp_path: Path) -> Store:
+    """A store with the sweep `toy`, of which nothing runs."""
+    shutil.copytree(made_store.root, tmp_path / "mlruns")
     store = Store.at(tmp_path / "mlruns")
     relocate(store)
     study_in(store)

@@ -22,7 +22,6 @@ from conftest import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from besom.app.store import create_store
 from besom.errors import ConfigError, StoreBusy
 from besom.experiments import open_experiment
 from besom.lock import process_identity
@@ -64,13 +63,6 @@ operations = st.one_of(
     st.builds(Note, texts),
     st.builds(End, texts, st.integers(0, 2**60), mappings),
 )
-
-
-@pytest.fixture(scope="module")
-def made_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store.at(tmp_path_factory.mktemp("made") / "mlruns")
-    create_store(store)
-    return store
 
 
 @pytest.fixture

@@ -117,9 +117,15 @@ def refuse_linked_databases(store: Store) -> None:
     Raises:
         ConfigError: naming the link.
     """
-    for file in (store.studies_db, store.mlflow_db):
+    for _, link in linked_databases(store):
+        raise ConfigError(link)
+
+
+def linked_databases(store: Store) -> Iterator[tuple[Path, str]]:
+    """Yield the databases of a store that are links out of it, and what is said of each."""
+    for file in (store.mlflow_db, store.studies_db):
         if file.is_symlink() and not _is_in(real := os.path.realpath(file), os.path.realpath(store.root)):
-            raise ConfigError(f"{file} is a link to {real}, outside the store; expected the database itself")
+            yield file, f"{file} is a link to {real}, outside the store; expected the database itself"
 
 
 def _named(database: Path, experiment_id: str) -> list[str]:

@@ -196,16 +196,16 @@ def holder_of(path: Path) -> dict[str, Any] | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _identity_in(handle)
+        return identity_in(os.pread(handle, MOST_BYTES, 0))
     finally:
         os.close(handle)
     return None
 
 
-def _identity_in(handle: int) -> dict[str, Any]:
+def identity_in(text: bytes) -> dict[str, Any]:
     """Return what a lock's holder has written, nothing while it does so, or where somebody else has."""
     try:
-        found = json.loads(os.pread(handle, MOST_BYTES, 0))
+        found = json.loads(text)
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

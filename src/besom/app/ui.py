@@ -150,7 +150,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], url: str, store: Store) -
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            from besom.tracking import mlflow_client
+            from besom.experiments import mlflow_client
 
             mlflow_client(store.mlflow_uri)  # says so where another version of MLflow has written the database
             raise BesomError(f"the MLflow server ended at once with exit code {server.returncode}")

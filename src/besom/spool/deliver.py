@@ -10,7 +10,7 @@ import fcntl
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -288,20 +288,23 @@ def _journals(folder: Path) -> list[Journal]:
 
 
 def _waiting(sweep: str, journal: Journal) -> Waiting:
-    head, (done, made) = journal.head(), journal.progress()
-    left = max(len(journal.operations()) - done, 0)
-    number, ended, free = head.get("trial"), _has_ended(journal), _is_free(journal)
-    return Waiting(sweep, journal.folder.name, left, journal.n_bytes, number, ended, free, made)
+    (head, operations), (done, made) = journal.head_and_operations(), journal.progress()
+    left, ended = max(len(operations) - done, 0), _has_ended(operations)
+    free = ended or _is_nobodys(head)
+    return Waiting(sweep, journal.folder.name, left, journal.n_bytes, head.get("trial"), ended, free, made)
 
 
-def _has_ended(journal: Journal) -> bool:
-    operations = journal.operations()
+def _has_ended(operations: Sequence[Mapping[str, Any]]) -> bool:
     return bool(operations) and operations[-1].get("op") == End.name
 
 
 def _is_free(journal: Journal) -> bool:
-    head = journal.head()
-    return _has_ended(journal) or not head or is_dead(head)  # a damaged head is nobody's
+    head, operations = journal.head_and_operations()
+    return _has_ended(operations) or _is_nobodys(head)
+
+
+def _is_nobodys(head: Mapping[str, Any]) -> bool:
+    return not head or is_dead(head)  # a damaged one is nobody's
 
 
 @contextmanager

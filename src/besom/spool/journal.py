@@ -110,11 +110,16 @@ class Journal:
 
     def head(self) -> dict[str, Any]:
         """Return what is known of the run; empty where the journal is gone, or no journal."""
-        return next(self._lines(), {})
+        return next(_read_all(self._content()), {})
 
     def operations(self) -> list[dict[str, Any]]:
         """Return the operations in order; a last one that was being written when its process was killed is none."""
-        return list(self._lines())[1:]
+        return self.head_and_operations()[1]
+
+    def head_and_operations(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return both, the file being read once."""
+        head, *operations = list(_read_all(self._content())) or [{}]
+        return head, operations
 
     def whole_operations(self) -> list[dict[str, Any]]:
         """Return the same, for those who let the journal go afterwards.
@@ -122,19 +127,14 @@ class Journal:
         Raises:
             ValueError: a line is damaged and others follow.
         """
-        found = list(self._lines())
-        if not found and self.exists and not self._content():
+        content = self._content()
+        found = list(_read_all(content))
+        if not content and self.exists:
             raise ValueError(f"{self._file} cannot be read, or has more than {MOST_BYTES:,} bytes; move it away")
-        behind = self._content().split(b"\n")[:-1][len(found) + 1 :]
+        behind = content.split(b"\n")[:-1][len(found) + 1 :]
         if any(map(_read, behind)):
             raise ValueError(f"line {len(found) + 1} of {self._file} is damaged; put it back from a copy, or remove it")
         return found[1:]
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        for line in self._content().split(b"\n")[:-1]:
-            if (found := _read(line)) is None:  # a disk that lost a power cut's last blocks
-                return
-            yield found
 
     def _content(self) -> bytes:
         try:
@@ -191,6 +191,13 @@ class Journal:
         self.folder.rename(rest)
         (rest / self._file.name).unlink(missing_ok=True)
         shutil.rmtree(rest, ignore_errors=True)
+
+
+def _read_all(content: bytes) -> Iterator[dict[str, Any]]:
+    for line in content.split(b"\n")[:-1]:
+        if (found := _read(line)) is None:  # a disk that lost a power cut's last blocks
+            return
+        yield found
 
 
 def _read(line: bytes) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import closing
@@ -17,8 +16,8 @@ from optuna.trial import FrozenTrial
 
 from besom.errors import UserError, one_line
 from besom.experiments import mlflow_client
-from besom.files import read_bounded
-from besom.lock import holder_of
+from besom.files import Unusable, read_bounded
+from besom.lock import holder_of, identity_in
 from besom.paths import SWEEP_NAME, Store
 from besom.spool.deliver import Waiting, pending
 from besom.spool.probe import why_away
@@ -172,10 +171,9 @@ def studies_lock(store: Store, name: str) -> Path:
 def last_parent_of(store: Store, name: str) -> dict[str, Any]:
     """Return who is written in a sweep's lock: its parent, living or killed; empty where that signed off."""
     try:
-        found = json.loads(read_bounded(store.lock(name), MOST_BYTES))
-    except (ValueError, RecursionError):
+        return identity_in(read_bounded(store.lock(name), MOST_BYTES))
+    except Unusable:  # there is none
         return {}
-    return dict(found) if isinstance(found, dict) else {}
 
 
 def _runs_of(store: Store, name: str, look: Untouched) -> tuple[str, list[RunRecord] | None, str | None]:

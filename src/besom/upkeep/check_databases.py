@@ -11,11 +11,11 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 
+from besom.contained import linked_databases
 from besom.databases import HEADER, OF_NOBODY, rules_in
 from besom.errors import one_line
 from besom.paths import Store
 from besom.upkeep.findings import Finding, error
-from besom.upkeep.leftovers import link_outside
 from besom.upkeep.untouched import MAKE_ROOM, NO_ROOM, Untouched
 
 FROM_COPY = "put it back from a copy of the store; 'sqlite3 FILE .recover' shows what is left in it"
@@ -25,7 +25,7 @@ BEFORE = re.compile(r"^down_revision(?:\s*:\s*[\w\[\], |]+)?\s*=\s*(.+)$", re.M)
 
 def databases(store: Store, look: Untouched) -> Iterator[Finding]:
     """Check ``mlflow.db`` and ``studies.db``, which a store without a sweep has not."""
-    links = [(file, link) for file in (store.mlflow_db, store.studies_db) if (link := link_outside(store, file))]
+    links = list(linked_databases(store))
     if links:
         yield from (error(file.name, link, "put it there in the place of the link") for file, link in links)
         return

@@ -13,13 +13,11 @@ from pathlib import Path
 
 from besom.errors import ConfigError
 from besom.lock import holder_of
-from besom.paths import OUTSIDE_SWEEPS, SWEEP_NAME, Store
+from besom.paths import DRAFT, OUTSIDE_SWEEPS, SWEEP_NAME, Store
 from besom.upkeep.books import holder_of_sweep
 
-DRAFT = re.compile(r"\..+\.[0-9a-f]{12}")
-"""What `besom.paths.write_atomically` writes into until the file is whole."""
 HALF_CONFIGS = re.compile(r"\..+\.[a-z0-9_]{8}")
-"""What `besom.configs.frozen` copies configs into, likewise."""
+"""What `besom.configs.frozen` copies configs into until they are whole."""
 HALF_IMAGES = re.compile(r"tmp[a-z0-9_]{8}")
 """What `besom.datasets.shared` writes into, likewise."""
 COPIES = ("mlflow.db.before-relocate", "studies.db.before-relocate")
@@ -79,13 +77,6 @@ def is_own(store: Store, path: Path) -> bool:
     return path.resolve() == home.joinpath(*rest)
 
 
-def link_outside(store: Store, file: Path) -> str | None:
-    """Return what is said of a database that is a link out of the store, where nothing is written."""
-    if not file.is_symlink() or file.resolve().is_relative_to(store.root.resolve()):
-        return None
-    return f"{file} is a link to {file.resolve()}, outside the store; expected the database itself"
-
-
 def _in(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
@@ -114,10 +105,10 @@ def of_sweep(store: Store, name: str) -> Iterator[Leftover]:
 
 def _of_sweep(store: Store, name: str) -> Iterator[Leftover]:
     folder, images = store.sweep(name), store.images(name)
-    if images.is_dir():
+    if _has_only_arrays(images):
         yield Leftover(images, "decoded images, of a sweep that was killed")
     for one in _in(folder):
-        if one.is_dir() and HALF_IMAGES.fullmatch(one.name) and all(_is_array(part) for part in one.iterdir()):
+        if HALF_IMAGES.fullmatch(one.name) and _has_only_arrays(one):
             yield Leftover(one, "half of the decoded images, of a sweep that was killed")
     for one in _in(store.snapshot(name)):
         if one.is_dir() and HALF_CONFIGS.fullmatch(one.name) and _is_old(one):
@@ -135,8 +126,8 @@ def _half_journals(spool: Path) -> Iterator[Leftover]:
             yield Leftover(one, "the rest of what waited for MLflow and was told it, or was never begun")
 
 
-def _is_array(file: Path) -> bool:
-    return file.name == "about.json" or file.suffix == ".npy"
+def _has_only_arrays(folder: Path) -> bool:
+    return folder.is_dir() and all(file.name == "about.json" or file.suffix == ".npy" for file in folder.iterdir())
 
 
 def _drafts(paths: Iterable[Path]) -> Iterator[Leftover]:

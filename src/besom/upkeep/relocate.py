@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from besom.contained import linked_databases
 from besom.databases import tables_in
 from besom.errors import ConfigError, SweepLocked, shown
 from besom.experiments import checked_file
@@ -27,7 +28,7 @@ from besom.files import read_bounded
 from besom.lock import holder_of, parent_lock
 from besom.paths import SWEEP_NAME, Store, write_atomically
 from besom.upkeep.books import HOME, MOST_BYTES
-from besom.upkeep.leftovers import is_own, link_outside
+from besom.upkeep.leftovers import is_own
 from besom.upkeep.moved import former_homes, old_addresses
 from besom.withheld import without_password
 
@@ -70,9 +71,8 @@ def relocate(store: Store) -> tuple[list[Path], list[Change], list[Elsewhere]]:
         ConfigError: another process, such as its UI, has a database of it open, or one is a link out of the store.
         StoreDamaged: a database of it cannot be read.
     """
-    for file in (store.mlflow_db, store.studies_db):
-        if link := link_outside(store, file):
-            raise ConfigError(f"{link}: put it there in the place of the link")
+    for _, link in linked_databases(store):
+        raise ConfigError(f"{link}: put it there in the place of the link")
     former = _former(store)
     if not former:
         return [], [], []
