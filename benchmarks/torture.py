@@ -89,6 +89,9 @@ AT_FIRST = {"store_filled", "store_renamed", "snapshot_copied", "snapshot_made"}
 SECOND = {"study_made", "asking", "asked", "run_made", "run_noted", "submitting", "taken", "reported", "settling",
           "telling", "told", "run_ended"}  # fmt: skip
 """Points that are struck at the second time, so that something is there to lose."""
+MOST_MISSES = 60
+LANES_LIVE = 6.0
+"""Seconds of a start by which it has lanes: to strike one any sooner would miss it every time."""
 KINDS = {"self": "kill -9 of the process itself", "lane": "kill -9 of a lane", "parent": "kill -9 of the parent",
          "both": "kill -9 of all processes", "server": "kill -9 of what lanes are copied from"}  # fmt: skip
 
@@ -272,14 +275,16 @@ def _while_deleting(bench: Bench, row: Row) -> None:
 
 
 def _at_random(bench: Bench, row: Row, draw: random.Random) -> None:
-    """Strike a start at a time at which there is somebody to strike."""
+    """Strike a start at a time at which there is somebody to strike; sooner each time, but not before lanes live."""
     most = 16.0
-    while not row.landed:
+    for _ in range(MOST_MISSES):
+        if row.landed:
+            return
         total = bench.n_ended + 3
         start = bench.start(more=3)
         with suppress(subprocess.TimeoutExpired):
             start.process.wait(draw.uniform(0.2, most))
-        most *= 0.8
+        most = max(LANES_LIVE, most * 0.8)
         code = _struck_now(bench, start, row)
         if row.kind in SIGNALS:
             expected = {SIGNALS[row.kind], -signal.Signals[f"SIG{row.kind}"]}  # the last: before besom was there
