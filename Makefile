@@ -72,7 +72,7 @@ audit: ## the known vulnerabilities of every package that a lock file pins, by P
 
 lock: ## every lock file anew from what is declared; ARGS=--upgrade takes newer versions; needs uv
 	@command -v uv >/dev/null || { echo "besom: make lock needs uv, which is not on PATH. Try: pip install uv" >&2; exit 2; }
-	@$(COMPILE) --group dev pyproject.toml --output-file requirements.lock $(ARGS)
+	@$(COMPILE) --all-extras --group dev pyproject.toml --output-file requirements.lock $(ARGS)
 	@$(COMPILE) .ci/hydra-1.3.in --output-file .ci/hydra-1.3.lock $(ARGS)
 	@$(COMPILE) .ci/hydra-1.4.in --output-file .ci/hydra-1.4.lock $(ARGS)
 	@$(COMPILE) .ci/audit.in --output-file .ci/audit.lock $(ARGS)

@@ -13,8 +13,8 @@ import pytest
 
 ROOMS = {
     "ground": """
-        code_watch configs contained cores databases disk errors files fingerprint geometry judge lock options paths
-        provenance quiet reporting results seeding signals tables targets temporary tracker uris
+        code_watch configs contained cores databases disk errors files fingerprint geometry judge lock offered options
+        paths provenance quiet reporting results seeding signals tables targets temporary tracker uris
         withheld
     """,
     "trial": "data datasets experiments model spool tracking trial",

@@ -45,9 +45,22 @@ from besom.storage import open_storage
 PRUNER = {"_target_": "optuna.pruners.ThresholdPruner", "upper": 1.0}
 LAUNCHERS = {
     "lanes": None,
+    "ray": None,
     "basic": ["hydra/launcher=basic"],
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     "submitit": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=2"],
+}
+RAY = {
+    "address": None,
+    "n_lanes": 2,
+    "threads_per_lane": 1,
+    "cpus_per_lane": None,
+    "gpus_per_lane": 0.0,
+    "memory_per_lane": None,
+    "trials_per_lane": 0,
+    "env_vars": [],
+    "preload": [],
+    "log_folder": None,
 }
 
 
@@ -151,6 +164,10 @@ def start(name: str, context: HydraContext, master: DictConfig, url: str, folder
             "log_folder": str(folder / "logs"),
         }
         return LanesLauncher(settings, context, task)
+    if name == "ray":
+        from besom.engines.ray_launcher import RayLauncher
+
+        return RayLauncher({**RAY, "log_folder": str(folder / "logs")}, context, task)
     return batch_engine(context, master, url, 2)
 
 
@@ -170,6 +187,8 @@ def _tasks_cross_as_from_main() -> Iterator[None]:
 
 @contextmanager
 def workshop_of(name: str, folder: Path) -> Iterator[Workshop]:
+    if name == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed")
     if name in ("joblib", "submitit"):
         pytest.importorskip(f"hydra_plugins.hydra_{name}_launcher", reason=f"hydra-{name}-launcher is not installed")
     (folder / "conf").mkdir()
@@ -196,8 +215,8 @@ MISDEEDS = {
 }
 
 
-# submitit starts a process for each job, which takes a while
-ENGINES = [pytest.param(name, marks=pytest.mark.service) if name == "submitit" else name for name in LAUNCHERS]
+# submitit starts a process for each job, and Ray a cluster, which takes a while
+ENGINES = [pytest.param(name, marks=pytest.mark.service) if name in ("submitit", "ray") else name for name in LAUNCHERS]
 
 
 @pytest.fixture(scope="module", params=ENGINES)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from besom import offered
 from besom.configs.config import to_yaml
 from besom.configs.schema import DataConfig
 from besom.datasets import shared
@@ -144,22 +145,32 @@ def share(config: DataConfig | Mapping[str, Any], folder: Path) -> None:
         DataError, ConfigError: as `load`.
     """
     text = to_yaml(_plain(config))
-    shared.keep(_place(folder, text, str(Path.cwd())), *_parts(_decoded(text)))
+    shared.keep(folder / _key(text, str(Path.cwd())), *_parts(_decoded(text)))
+
+
+def offer(config: DataConfig | Mapping[str, Any]) -> None:
+    """As `share`, for workers that may be on other machines: an engine carries the images there.
+
+    Raises:
+        DataError, ConfigError: as `load`.
+    """
+    text = to_yaml(_plain(config))
+    offered.offer(_key(text, str(Path.cwd())), *_parts(_decoded(text)))
 
 
 @lru_cache(maxsize=2)
 def _load(text: str, working_folder: str) -> Dataset:
-    folder = os.environ.get(SHARED_FOLDER)
-    found = shared.mapped(_place(Path(folder), text, working_folder)) if folder else None
+    key, folder = _key(text, working_folder), os.environ.get(SHARED_FOLDER)
+    found = offered.received(key) or (shared.mapped(Path(folder) / key) if folder else None)
     if found is None:  # what differs from trial to trial is not shared: it could fill the disk
         return _decoded(text)
     arrays, about = found
     return _locked(**arrays, **{**about, "scaling": Scaling(**about["scaling"])})
 
 
-def _place(folder: Path, text: str, working_folder: str) -> Path:
-    """Return where a data set is kept for the processes that need it."""
-    return folder / hashlib.sha256(f"{working_folder}\0{text}".encode()).hexdigest()[:32]
+def _key(text: str, working_folder: str) -> str:
+    """Return under which name a data set is kept for the processes that need it."""
+    return hashlib.sha256(f"{working_folder}\0{text}".encode()).hexdigest()[:32]
 
 
 def _parts(dataset: Dataset) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

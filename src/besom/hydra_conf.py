@@ -1,4 +1,4 @@
-"""The configs of ``hydra/sweeper=besom`` and ``hydra/launcher=besom_lanes``: the fields that others' scripts rely on.
+"""The configs of ``hydra/sweeper=besom`` and besom's launchers: the fields that others' scripts rely on.
 
 Light on purpose: Hydra imports it at the start of every app. It is not inside `hydra_plugins`, because
 Hydra's scanner runs modules before they are known to Python, which dataclasses cannot stand.
@@ -75,4 +75,29 @@ class BesomLanesConf:
     trials_per_lane: int = 0
     preload: list[str] = field(default_factory=list)
     start_method: str = "spawn"
+    log_folder: str | None = None
+
+
+@dataclass
+class BesomRayConf:
+    """``hydra.launcher`` for lanes on a Ray cluster: warm actors, on any of its nodes.
+
+    ``address`` is ``HOST:PORT`` of a cluster that is there, or ``auto`` on one of its nodes; null takes
+    ``RAY_ADDRESS``, and where that is not set starts a cluster of this machine, which ends with the sweep.
+    ``n_lanes: auto`` is as many as the cluster has room for, also when nodes come and go. A lane gets
+    ``cpus_per_lane`` (null: ``threads_per_lane``), ``gpus_per_lane`` and ``memory_per_lane`` in bytes, as Ray counts
+    them. ``env_vars`` names variables that lanes take over from the sweep's parent, beside those of TensorFlow, MLflow
+    and besom. The others are as those of ``besom_lanes``.
+    """
+
+    _target_: str = "hydra_plugins.besom.BesomRay"
+    address: str | None = None
+    n_lanes: Any = "auto"
+    threads_per_lane: int = 1
+    cpus_per_lane: float | None = None
+    gpus_per_lane: float = 0.0
+    memory_per_lane: int | None = None
+    trials_per_lane: int = 0
+    env_vars: list[str] = field(default_factory=list)
+    preload: list[str] = field(default_factory=list)
     log_folder: str | None = None

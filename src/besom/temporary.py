@@ -19,14 +19,18 @@ PATTERN = "besom-????????.tmp"
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
+def temporary_folder(place: str | None = None) -> Iterator[Path]:
     """Make an empty folder, gone after the ``with``.
 
+    Args:
+        place: where; None is TMPDIR.
+
     Raises:
-        OSError: it cannot be made: TMPDIR cannot be written.
+        OSError: it cannot be made: the place cannot be written.
     """
-    clear_left(tempfile.gettempdir())
-    made = Path(tempfile.mkdtemp(prefix="besom-", suffix=".new"))
+    place = place or tempfile.gettempdir()
+    clear_left(place)
+    made = Path(tempfile.mkdtemp(prefix="besom-", suffix=".new", dir=place))
     lock = None
     try:
         lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)

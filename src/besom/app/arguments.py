@@ -50,7 +50,7 @@ def _sweep(parser: Parser) -> None:
     )
     parser.add_argument("--sampler", metavar="NAME", help="tpe, random, grid, … (hydra/sweeper/sampler)")
     parser.add_argument("--pruner", metavar="NAME", help="none, median, … (hydra/sweeper/pruner)")
-    parser.add_argument("--engine", metavar="NAME", help="what runs the trials: lanes (hydra/launcher)")
+    parser.add_argument("--engine", metavar="NAME", help="what runs the trials: lanes, ray, joblib, … (hydra/launcher)")
     parser.add_argument("--name", metavar="NAME", help="run it under this name (hydra.sweeper.study_name)")
     parser.add_argument("--fresh", action="store_true", help="delete what there is under the name and start over")
     parser.add_argument(

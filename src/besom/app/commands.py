@@ -13,6 +13,9 @@ from typing import Any
 from besom.errors import ConfigError
 from besom.tables import print_json, print_rows, say
 
+ENGINES = {"lanes": "besom_lanes", "ray": "besom_ray"}
+"""What ``--engine`` calls besom's own launchers; any other name is that of another launcher."""
+
 
 def sweep(arguments: Namespace) -> int:
     """``besom sweep``: start or resume; plan only; or list what there is."""
@@ -60,7 +63,7 @@ def _shorthands(arguments: Namespace) -> list[str]:
         "hydra.sweeper.timeout": arguments.timeout,
         "hydra/sweeper/sampler": arguments.sampler,
         "hydra/sweeper/pruner": arguments.pruner,
-        "hydra/launcher": f"besom_{arguments.engine}" if arguments.engine else None,
+        "hydra/launcher": ENGINES.get(arguments.engine, arguments.engine),
     }
     return [f"{key}={value}" for key, value in keys.items() if value is not None]
 

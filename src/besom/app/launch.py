@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from besom import data
+from besom import data, offered
 from besom.app.composed import Composed, is_chosen, refuse_damaged, staged
 from besom.app.config_file import lay_config_file
 from besom.app.delete import delete_locked, is_half_deleted
 from besom.app.plan import PlannedSweep
 from besom.app.store import create_store, keep_data, refuse_lost, refuse_read_only
-from besom.configs.schema import DataConfig
 from besom.data import SHARED_FOLDER
 from besom.databases import fold_in
 from besom.disk import explain
@@ -145,7 +144,7 @@ def _lanes_warming_up(plan: PlannedSweep, *, is_needed: bool) -> Iterator[None]:
     os.environ[SHARED_FOLDER] = str(plan.made.store.images(plan.name))  # lanes get the environment as it is now
     os.environ[SPOOL] = plan.name
     try:
-        if is_needed and launcher.start_method == "forkserver":
+        if is_needed and launcher.get("start_method") == "forkserver":
             warm_up(launcher.preload)
         yield
     finally:
@@ -154,14 +153,18 @@ def _lanes_warming_up(plan: PlannedSweep, *, is_needed: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _shared_images(config: DataConfig | Mapping[str, Any], folder: Path, *, is_needed: bool) -> Iterator[None]:
-    """Keep the decoded images for all lanes while the sweep runs."""
+def _shared_images(plan: PlannedSweep, *, is_needed: bool) -> Iterator[None]:
+    """Keep the decoded images for all workers while the sweep runs; Ray carries them to where its lanes are."""
+    config, folder = plan.trial.data, plan.made.store.images(plan.name)
     shutil.rmtree(folder, ignore_errors=True)  # left by a kill
     try:
-        if is_needed:
+        if is_needed and plan.launcher == "besom_ray":
+            data.offer(config)
+        elif is_needed:
             data.share(config, folder)
         yield
     finally:
+        offered.withdraw()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -180,7 +183,7 @@ def _run(plan: PlannedSweep, *, fresh: bool, is_resume: bool, trains: bool) -> N
     keep_uri(store, name, plan.made.config.tracking.uri)
     from besom.app.hydra_main import run_hydra
 
-    with _recorded(plan), _shared_images(plan.trial.data, store.images(name), is_needed=trains):
+    with _recorded(plan), _shared_images(plan, is_needed=trains):
         run_hydra(store.snapshot(name), [*plan.made.overrides, *live], multirun=True)
 
 
@@ -216,7 +219,8 @@ def _taken_live(config: DictConfig) -> list[str]:
     """Return overrides for what a resume takes from the files as they now are, the rest being the snapshot's."""
     sweeper, launcher = config.hydra.sweeper, config.hydra.launcher
     fields = {f"hydra.sweeper.{key}": sweeper[key] for key in sweep_settings.HOW_FAR}
-    fields |= {f"hydra.launcher.{key}": value for key, value in launcher.items() if key != "_target_"}
+    raw: Any = OmegaConf.to_container(launcher, resolve=False)  # of another's fields some can be resolved in a job only
+    fields |= {f"hydra.launcher.{key}": value for key, value in raw.items() if key != "_target_"}
     fields |= {f"tracking.{key}": value for key, value in config.tracking.items()}
     if "path" in config.data:
         fields["data.path"] = config.data.path

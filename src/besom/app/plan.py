@@ -17,14 +17,16 @@ from besom.configs.config import plain
 from besom.configs.overrides import is_sweep
 from besom.configs.project import Stage
 from besom.configs.schema import TrialConfig
-from besom.engines.launcher import check_lanes
 from besom.errors import ConfigError, SpaceError
 from besom.paths import Store, checked_new_name, checked_sweep_name
 from besom.search.grammar import override_text
 from besom.sweep import settings as sweep_settings
+from besom.sweep.engines import refuse_what_no_engine_can
 from besom.sweep.settings import SweepSettings
 from besom.uris import check_no_password
 
+OWN_LAUNCHERS = ("besom_lanes", "besom_ray")
+"""Of besom; the first runs a sweep where nobody chose another."""
 PRELOAD = ("besom.trial.preload",)
 """What is imported for all lanes while the parent is still busy: seconds of CPU that each lane would need else."""
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
@@ -62,13 +64,18 @@ class PlannedSweep:
     def name(self) -> str:
         return self.settings.study_name
 
+    @property
+    def launcher(self) -> str:
+        """The option of ``hydra/launcher`` that runs its trials."""
+        return str(self.made.config.hydra.runtime.choices["hydra/launcher"])
+
 
 @contextmanager
 def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
     """Compose and check a sweep; creates nothing outside a temporary folder."""
     with staged() as (stage, base):
         stem = stage.take_sweep(request.sweep)
-        lanes = _lanes_if_set_up(request.overrides)
+        lanes = [] if stage.chooses_launcher(stem) else _lanes_if_set_up(request.overrides)
         made = Composed.of(stage, base, [f"sweeps={stem}", *lanes, *request.overrides], _Completion(stem, request))
         with values_of_users(made.overrides):
             plan = _checked(stage, made)
@@ -83,7 +90,7 @@ def _checked(stage: Stage, made: Composed) -> PlannedSweep:
     settings = sweep_settings.read(sweeper, made.task_overrides, loader=loader, master=made.config)
     _refuse_other_places(made, settings)
     _refuse_several_objectives(settings)
-    check_lanes(made.config.hydra.launcher)
+    refuse_what_no_engine_can(settings, made.config)
     comparable = sweep_settings.comparable(made.config, sweeper, made.task_overrides)
     trial = made.check()
     sweep_settings.check_search(settings)
@@ -150,27 +157,28 @@ class _Completion:
         if not store.sweep(name).is_dir():
             checked_new_name(name, [folder.name for folder in store.root.glob("jobs/*")])
         named = f"hydra.sweeper.study_name={name}"
-        return [named, *self._sweeper(config), *self._launcher(config), *self._lanes(config, store.sweep(name))]
+        launcher = self._launcher(config)
+        lanes = self._lanes(config, launcher, store.sweep(name)) if launcher in OWN_LAUNCHERS else []
+        # written out, so that a resume takes the file's choice of now, as it takes a flag's
+        chosen = [] if is_chosen("hydra/launcher", self.request.overrides) else [f"hydra/launcher={launcher}"]
+        return [named, *self._sweeper(config), *chosen, *lanes]
 
     @staticmethod
     def _sweeper(config: DictConfig) -> list[str]:
         """Put besom's store and tracker back where a sweep file chose the bare sweeper."""
         return ["hydra/sweeper=besom_app"] if config.hydra.runtime.choices["hydra/sweeper"] == "besom" else []
 
-    def _launcher(self, config: DictConfig) -> list[str]:
-        chosen = config.hydra.runtime.choices["hydra/launcher"]
-        if chosen == "basic" and not is_chosen("hydra/launcher", self.request.overrides):
-            return ["hydra/launcher=besom_lanes"]
-        if chosen != "besom_lanes":
-            raise ConfigError(f"hydra/launcher={chosen} cannot run this sweep; expected besom_lanes")
-        return []
+    def _launcher(self, config: DictConfig) -> str:
+        chosen = str(config.hydra.runtime.choices["hydra/launcher"])
+        is_default = chosen == "basic" and not is_chosen("hydra/launcher", self.request.overrides)
+        return OWN_LAUNCHERS[0] if is_default else chosen
 
     @staticmethod
-    def _lanes(config: DictConfig, sweep_folder: Path) -> list[str]:
+    def _lanes(config: DictConfig, launcher: str, sweep_folder: Path) -> list[str]:
         n_jobs = config.hydra.sweeper.n_jobs
         return [
             f"hydra.launcher.preload=[{','.join(PRELOAD)}]",
-            f"hydra.launcher.start_method={START_METHOD}",
+            *([f"hydra.launcher.start_method={START_METHOD}"] if launcher == "besom_lanes" else []),
             f"hydra.launcher.threads_per_lane={config.train.threads}",
             f"hydra.launcher.log_folder={override_text(str(sweep_folder / 'lanes'))}",
             *([f"hydra.launcher.n_lanes={n_jobs}"] if n_jobs else []),

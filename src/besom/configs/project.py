@@ -7,6 +7,7 @@ one staged folder ``{conf,sweeps}``, which Hydra composes from and which a sweep
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,6 +137,11 @@ class Stage:
             ) from error
         (self.sweeps / f"{path.stem}.yaml").write_text(text, encoding="utf-8", newline="")
         return path.stem
+
+    def chooses_launcher(self, stem: str) -> bool:
+        """Tell whether a sweep file has a line for ``hydra/launcher`` in its defaults list."""
+        text = (self.sweeps / f"{stem}.yaml").read_text(encoding="utf-8")
+        return re.search(r"^\s*-\s*(override\s+)?/?hydra/launcher\s*:", text, re.MULTILINE) is not None
 
     def _known(self, name: str) -> str:
         if name not in self.sweep_names():

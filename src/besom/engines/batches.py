@@ -21,10 +21,11 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.basecontainer import BaseContainer
 
 from besom.cores import usable_cores
 from besom.engines.engine import Job, OnReport, WorkerDied
-from besom.engines.launcher import job_folder, log_failure
+from besom.engines.launcher import job_folder, log_failure, resolvers
 from besom.engines.storage_reporter import StorageReporter
 from besom.errors import ConfigError
 from besom.judge import failed, judge, reason_of
@@ -249,8 +250,10 @@ class ComposedJobs:
         return getattr(self._loader, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _itself, (self._loader,)
+        return _itself, (self._loader, cloudpickle.dumps(resolvers()))
 
 
-def _itself(loader: ConfigLoader) -> ConfigLoader:
+def _itself(loader: ConfigLoader, known: bytes) -> ConfigLoader:
+    """Return the loader, in a process that is to know the resolvers of the one that it is from."""
+    BaseContainer._resolvers.update(cloudpickle.loads(known))
     return loader

@@ -57,13 +57,13 @@ def run_lane(connection: Connection, handed: Handed, log: Path | None) -> None:
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if log is not None:
-        _print_into(log)
+        print_into(log)
     setup: LaneSetup = handed.take()
     for module in setup.preload:
         importlib.import_module(module)
     connection.send(("ready",))
     while message := _next_message(connection):
-        connection.send(_run(setup.runner, message, connection))
+        connection.send(run_message(setup.runner, message, _channel_through(connection)))
 
 
 def _next_message(connection: Connection) -> bytes:
@@ -73,9 +73,7 @@ def _next_message(connection: Connection) -> bytes:
         return b""
 
 
-def _run(runner: Runner, message: bytes, connection: Connection) -> tuple[str, bytes]:
-    """Return ("done", pickled result), ("full", message) of a full disk, or ("failed", traceback) of the runner."""
-
+def _channel_through(connection: Connection) -> OnReport:
     def channel(step: int, value: float) -> bool:
         try:
             connection.send(("report", step, value))
@@ -83,6 +81,11 @@ def _run(runner: Runner, message: bytes, connection: Connection) -> tuple[str, b
         except (EOFError, OSError):  # the parent is dead; to the job it would look like a failure of its own
             return _die()
 
+    return channel
+
+
+def run_message(runner: Runner, message: bytes, channel: OnReport) -> tuple[str, bytes]:
+    """Run a pickled job: ("done", pickled result), ("full", message) of a full disk, or ("failed", traceback)."""
     try:
         return "done", cloudpickle.dumps(runner(cloudpickle.loads(message), channel))
     except DiskFull as error:  # no fault of the job's
@@ -104,7 +107,7 @@ def _die() -> NoReturn:
     raise AssertionError("nobody survives that")
 
 
-def _print_into(log: Path) -> None:
+def print_into(log: Path) -> None:
     """Send standard output and error, those of C++ included, to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import Any
@@ -26,7 +26,7 @@ from besom.engines.engine import OnReport, WorkerDied
 from besom.engines.handed import Handed
 from besom.engines.lane import LaneSetup, run_lane
 from besom.engines.sockets import keep_sockets_short
-from besom.errors import DiskFull
+from besom.engines.work import Work
 from besom.signals import passed_over
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class LanePool:
     def __init__(self, n_lanes: int, setup: LaneSetup) -> None:
         self._setup = setup
         self._handed = Handed.of(setup)
-        self._queue: deque[_Work] = deque()
+        self._queue: deque[Work] = deque()
         self._dead_starts = 0
         self._lanes: list[_Lane] = []
         try:
@@ -89,10 +89,10 @@ class LanePool:
 
     def submit(self, job: Any, on_report: OnReport) -> Future[Any]:
         """Queue a job for the next free lane."""
-        future: Future[Any] = Future()
-        self._queue.append(_Work(job, on_report, future))
+        work = Work(job, on_report)
+        self._queue.append(work)
         self._feed()
-        return future
+        return work.future
 
     def wait(self, timeout: float) -> None:
         """Serve what lanes send next; return after ``timeout`` seconds at the latest."""
@@ -159,16 +159,7 @@ class LanePool:
         if self._setup.jobs_per_lane and lane.n_done >= self._setup.jobs_per_lane:
             lane.ask_to_end()
             self._replace(lane)
-        if kind == "failed":
-            work.future.set_exception(RuntimeError(content.decode()))
-            return
-        if kind == "full":
-            work.future.set_exception(DiskFull(content.decode()))
-            return
-        try:
-            work.future.set_result(cloudpickle.loads(content))
-        except Exception as error:  # a user's exception class that pickles but does not unpickle
-            work.future.set_exception(RuntimeError(f"the job's return cannot be read: {error}"))
+        work.end(kind, content)
 
     def _bury(self, lane: _Lane) -> None:
         """Put a new lane in the place of one that died; its job is lost, unless it never got to start it."""
@@ -205,22 +196,13 @@ class LanePool:
             return _Lane(index, self._setup, self._handed)
 
 
-@dataclass
-class _Work:
-    """A job on its way."""
-
-    job: Any
-    on_report: OnReport
-    future: Future[Any]
-
-
 class _Lane:
     """The parent's side of one process."""
 
     def __init__(self, index: int, setup: LaneSetup, handed: Handed) -> None:
         self.index = index
         self.log = setup.log_folder / f"{index}.log" if setup.log_folder else None
-        self.work: _Work | None = None
+        self.work: Work | None = None
         self.n_done = 0
         self.was_ready = False
         context: Any = multiprocessing.get_context(setup.start_method)
@@ -238,7 +220,7 @@ class _Lane:
             self.process.start()
         theirs.close()
 
-    def start_job(self, work: _Work) -> None:
+    def start_job(self, work: Work) -> None:
         self.work = work
         with suppress(OSError):  # it died meanwhile: its sentinel tells in the next turn of the loop
             self.connection.send_bytes(cloudpickle.dumps(work.job))
@@ -246,8 +228,8 @@ class _Lane:
 
     def mark_running(self) -> None:
         """Let the job's future say that it runs, once the lane is up."""
-        if self.was_ready and self.work is not None and not self.work.future.running():
-            self.work.future.set_running_or_notify_cancel()
+        if self.was_ready and self.work is not None:
+            self.work.mark_running()
 
     def receive(self) -> tuple[Any, ...]:
         message: tuple[Any, ...] = self.connection.recv()

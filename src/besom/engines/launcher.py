@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import hydra.core.utils
 from hydra.core.singleton import Singleton
@@ -55,33 +55,33 @@ def ran_in(returned: JobReturn) -> Path | None:
     return Path(folder) if folder else None
 
 
-class LanesLauncher:
-    """An `besom.engines.engine.Engine` of lanes that run Hydra jobs.
+class Pool(Protocol):
+    """What `LanePool` and its like on a cluster have in common."""
+
+    @property
+    def capacity(self) -> int: ...
+
+    def submit(self, job: Any, on_report: OnReport) -> Future[Any]: ...
+
+    def wait(self, timeout: float) -> None: ...
+
+    def cancel(self, futures: Collection[Future[Any]]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class PoolLauncher:
+    """An `besom.engines.engine.Engine` of warm lanes that run Hydra jobs.
 
     Args:
-        settings: the fields of ``hydra.launcher`` (`hydra_plugins.besom.BesomLanesConf`).
-        n_objectives: how many numbers a task returns.
+        pool: the lanes, whose runner is `hydra_runner`.
+        context: Hydra's.
     """
 
     blocks = False
 
-    def __init__(
-        self, settings: Mapping[str, Any], context: HydraContext, task_function: TaskFunction, n_objectives: int = 1
-    ) -> None:
-        log_folder = settings["log_folder"]
-        n_lanes = lane_count(settings["n_lanes"], settings["threads_per_lane"])
-        _tell_of_crowding(n_lanes, settings["threads_per_lane"])
-        runner = HydraRunner(context, task_function, Singleton.get_state(), _resolvers(), n_objectives)
-        self._pool = LanePool(
-            n_lanes,
-            LaneSetup(
-                runner=runner,
-                preload=tuple(settings["preload"]),
-                start_method=checked_start_method(settings["start_method"]),
-                log_folder=Path(log_folder) if log_folder else None,
-                jobs_per_lane=settings["trials_per_lane"],
-            ),
-        )
+    def __init__(self, pool: Pool, context: HydraContext) -> None:
+        self._pool = pool
         self._context = context
 
     @property
@@ -116,6 +116,30 @@ class LanesLauncher:
             self.close()
 
 
+class LanesLauncher(PoolLauncher):
+    """Lanes of this machine.
+
+    Args:
+        settings: the fields of ``hydra.launcher`` (`besom.hydra_conf.BesomLanesConf`).
+        n_objectives: how many numbers a task returns.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Any], context: HydraContext, task_function: TaskFunction, n_objectives: int = 1
+    ) -> None:
+        log_folder = settings["log_folder"]
+        n_lanes = lane_count(settings["n_lanes"], settings["threads_per_lane"])
+        _tell_of_crowding(n_lanes, settings["threads_per_lane"])
+        setup = LaneSetup(
+            runner=hydra_runner(context, task_function, n_objectives),
+            preload=tuple(settings["preload"]),
+            start_method=checked_start_method(settings["start_method"]),
+            log_folder=Path(log_folder) if log_folder else None,
+            jobs_per_lane=settings["trials_per_lane"],
+        )
+        super().__init__(LanePool(n_lanes, setup), context)
+
+
 def check_lanes(settings: Mapping[str, Any]) -> None:
     """Raise `ConfigError` where a field of ``hydra.launcher`` is wrong, before anything is created."""
     lane_count(settings["n_lanes"], settings["threads_per_lane"])
@@ -126,8 +150,13 @@ def lane_count(n_lanes: Any, threads_per_lane: int) -> int:
     """Return how many lanes to start: a number as given, or ``auto``: usable cores ÷ threads."""
     if threads_per_lane < 1:
         raise ConfigError(f"train.threads={threads_per_lane} is too small for a lane; expected at least 1")
+    return checked_number_of_lanes(n_lanes) or max(1, usable_cores() // threads_per_lane)
+
+
+def checked_number_of_lanes(n_lanes: Any) -> int | None:
+    """Return a number of lanes as given, None for ``auto``, or raise `ConfigError`."""
     if n_lanes == "auto":
-        return max(1, usable_cores() // threads_per_lane)
+        return None
     if not isinstance(n_lanes, int) or isinstance(n_lanes, bool) or n_lanes < 1:
         raise ConfigError(f"hydra.launcher.n_lanes={n_lanes!r} is not usable; expected 'auto' or a number from 1")
     return n_lanes
@@ -148,8 +177,14 @@ def checked_start_method(name: Any) -> str:
     return str(name)
 
 
-def _resolvers() -> dict[str, Any]:
-    # OmegaConf lists its resolvers nowhere in public; an app's own must be known in a lane too
+def hydra_runner(context: HydraContext, task_function: TaskFunction, n_objectives: int) -> HydraRunner:
+    """Return what a lane runs jobs with, Hydra being there as it is here."""
+    return HydraRunner(context, task_function, Singleton.get_state(), resolvers(), n_objectives)
+
+
+def resolvers() -> dict[str, Any]:
+    """Return the resolvers that this process knows, an app's own too, by name."""
+    # OmegaConf lists its resolvers nowhere in public
     return dict(BaseContainer._resolvers)
 
 

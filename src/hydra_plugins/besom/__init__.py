@@ -1,12 +1,14 @@
-"""What Hydra discovers of besom: two thin classes; imported at the start of every Hydra app.
+"""What Hydra discovers of besom: three thin classes; imported at the start of every Hydra app.
 
-``hydra/sweeper=besom`` and ``hydra/launcher=besom_lanes``. Everything heavy is imported when a sweep starts.
+``hydra/sweeper=besom``, ``hydra/launcher=besom_lanes`` and ``besom_ray``. Everything heavy is imported when a sweep
+starts.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,11 +21,11 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from besom.hydra_conf import BesomLanesConf, BesomSweeperConf
+from besom.hydra_conf import BesomLanesConf, BesomRayConf, BesomSweeperConf
 from besom.options import OFFICIAL, PRUNERS, SAMPLERS
 
 if TYPE_CHECKING:
-    from besom.engines.launcher import LanesLauncher
+    from besom.engines.launcher import PoolLauncher
 
 
 class BesomSweeper(Sweeper):
@@ -70,17 +72,34 @@ def _errors_as_exit_codes() -> Iterator[None]:
         sys.exit(exit_code_of(error))
 
 
-class BesomLanes(Launcher):
-    """Hydra's door to `besom.engines.launcher`: a launcher with one more method, `engine`."""
+class WarmLauncher(Launcher):
+    """Hydra's door to lanes: a launcher with one more method, `engine`."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
-        self._lanes: LanesLauncher | None = None
+        self._lanes: PoolLauncher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
+
+    @abstractmethod
+    def start(self, n_objectives: int) -> PoolLauncher:
+        """Return lanes, started."""
+
+    def engine(self, n_objectives: int = 1) -> PoolLauncher:
+        """Return the warm lanes, started when first asked for."""
+        if self._lanes is None:
+            self._lanes = self.start(n_objectives)
+        return self._lanes
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        return self.engine().launch(self.config, job_overrides, initial_job_idx)
+
+
+class BesomLanes(WarmLauncher):
+    """Hydra's door to `besom.engines.launcher`: processes of this machine."""
 
     @staticmethod
     def check(settings: DictConfig) -> None:
@@ -89,16 +108,26 @@ class BesomLanes(Launcher):
 
         check_lanes(settings)
 
-    def engine(self, n_objectives: int = 1) -> LanesLauncher:
-        """Return the warm lanes, started when first asked for."""
-        if self._lanes is None:
-            from besom.engines.launcher import LanesLauncher
+    def start(self, n_objectives: int) -> PoolLauncher:
+        from besom.engines.launcher import LanesLauncher
 
-            self._lanes = LanesLauncher(self.settings, self.hydra_context, self.task_function, n_objectives)
-        return self._lanes
+        return LanesLauncher(self.settings, self.hydra_context, self.task_function, n_objectives)
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        return self.engine().launch(self.config, job_overrides, initial_job_idx)
+
+class BesomRay(WarmLauncher):
+    """Hydra's door to `besom.engines.ray_launcher`: actors of a Ray cluster."""
+
+    @staticmethod
+    def check(settings: DictConfig) -> None:
+        """Raise `ConfigError` where the launcher's fields are wrong, before there is a study."""
+        from besom.engines.ray_launcher import check_ray_lanes
+
+        check_ray_lanes(settings)
+
+    def start(self, n_objectives: int) -> PoolLauncher:
+        from besom.engines.ray_launcher import RayLauncher
+
+        return RayLauncher(self.settings, self.hydra_context, self.task_function, n_objectives)
 
 
 def register() -> None:
@@ -106,6 +135,7 @@ def register() -> None:
     nodes: dict[tuple[str, str], Any] = {
         ("hydra/sweeper", "besom"): BesomSweeperConf,
         ("hydra/launcher", "besom_lanes"): BesomLanesConf,
+        ("hydra/launcher", "besom_ray"): BesomRayConf,
     }
     both = find_spec("hydra_plugins.hydra_optuna_sweeper") is not None
     # two of one name are an error in Hydra 1.5; besom takes the official ones too

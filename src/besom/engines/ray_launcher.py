@@ -1,0 +1,86 @@
+"""The thin adapter between Hydra and lanes on a Ray cluster. Knows nothing of Optuna and of what the task is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.types import HydraContext, TaskFunction
+
+from besom.engines.launcher import PoolLauncher, checked_number_of_lanes, hydra_runner
+from besom.engines.ray_cluster import Share, check_ray
+from besom.engines.ray_lane import RaySetup
+from besom.engines.ray_lanes import RayPool, RayPoolSetup, variables
+from besom.errors import ConfigError
+
+SHOWN = ("TF_", "OMP_", "KERAS_", "ONEDNN_", "DNNL_", "XLA_", "PYTHONHASHSEED", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32")
+"""How the variables begin that decide what a training computes: a lane's process starts with them as they are here."""
+CARRIED = ("BESOM_", "MLFLOW_")
+"""How those begin that a lane takes over besides, passwords included; Ray shows them to nobody."""
+ON_GPUS = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "TF_DETERMINISTIC_OPS": "1", "TF_CUDNN_DETERMINISTIC": "1"}
+"""Of lanes with GPUs: those that share one take what they need of it; no kernels are used that sum in any order."""
+
+
+class RayLauncher(PoolLauncher):
+    """An `besom.engines.engine.Engine` of Ray actors that run Hydra jobs.
+
+    Args:
+        settings: the fields of ``hydra.launcher`` (`besom.hydra_conf.BesomRayConf`).
+        n_objectives: how many numbers a task returns.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Any], context: HydraContext, task_function: TaskFunction, n_objectives: int = 1
+    ) -> None:
+        check_ray_lanes(settings)
+        share = share_of(settings)
+        lane = RaySetup(
+            runner=hydra_runner(context, task_function, n_objectives),
+            preload=tuple(settings["preload"]),
+            environment=variables(tuple(settings["env_vars"]), CARRIED),
+        )
+        log_folder = settings["log_folder"]
+        setup = RayPoolSetup(
+            lane=lane,
+            address=settings["address"],
+            n_lanes=checked_number_of_lanes(settings["n_lanes"]),
+            share=share,
+            env_vars=env_vars(share),
+            log_folder=Path(log_folder) if log_folder else None,
+            jobs_per_lane=settings["trials_per_lane"],
+        )
+        super().__init__(RayPool(setup), context)
+
+
+def env_vars(share: Share) -> dict[str, str]:
+    """Return the variables that a lane's process starts with; on GPUs Ray itself says which ones it sees."""
+    found = variables((), SHOWN)
+    if not share.gpus:
+        return found
+    found.pop("CUDA_VISIBLE_DEVICES", None)
+    return {**found, **ON_GPUS}
+
+
+def check_ray_lanes(settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where a field of ``hydra.launcher`` is wrong, or Ray is not there; nothing is created."""
+    checked_number_of_lanes(settings["n_lanes"])
+    share_of(settings)
+    check_ray(settings["address"])
+
+
+def share_of(settings: Mapping[str, Any]) -> Share:
+    """Return what a lane needs of the cluster."""
+    cpus, gpus, memory = settings["cpus_per_lane"], settings["gpus_per_lane"], settings["memory_per_lane"]
+    if cpus is None:
+        cpus = settings["threads_per_lane"]
+    if not cpus > 0:
+        raise ConfigError(f"hydra.launcher.cpus_per_lane={cpus} is too small; expected more than 0, or null")
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise ConfigError(
+            f"hydra.launcher.gpus_per_lane={gpus} is not usable; expected 0, a part of one such as 0.5, or a whole "
+            "number"
+        )
+    if memory is not None and memory < 1:
+        raise ConfigError(f"hydra.launcher.memory_per_lane={memory} is too small; expected bytes from 1, or null")
+    return Share(float(cpus), float(gpus), memory or 0)
