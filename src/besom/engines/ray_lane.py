@@ -65,6 +65,7 @@ class RayLane:
         for module in ready.preload:
             importlib.import_module(module)
         self._runner, self._reports, self._name = ready.runner, reports, name
+        self._environment = environment
 
     def about(self) -> dict[str, Any]:
         """Return where this lane is; once it is, it is ready."""
@@ -74,6 +75,7 @@ class RayLane:
 
     def run(self, message: bytes) -> tuple[str, bytes]:
         """Run a job, see `besom.engines.lane.run_message`."""
+        os.environ.update(self._environment)  # Ray sets OMP_NUM_THREADS anew for each method, as it thinks best
         return run_message(self._runner, message, self._channel)
 
     def _channel(self, step: int, value: float) -> bool:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,10 @@ class RayPool:
             raise
 
     def _start(self) -> None:
-        self._lane_setup = self._ray.put(packed(self._setup.lane))
+        lane = self._setup.lane
+        # again: of some, whatever a process starts with, Ray has its own idea
+        lane = replace(lane, environment={**lane.environment, **(self._setup.env_vars or {})})
+        self._lane_setup = self._ray.put(packed(lane))
         self._offers = self._ray.put(offered.offers())
         self._make_reports()
         self._keep_size()
@@ -184,7 +187,7 @@ class RayPool:
         self._dead_starts = 0
         lane.coming = None
         if lane.work is None:
-            lane.is_ready = True
+            lane.is_ready, lane.node = True, content["node"]
             log.debug("lane %s is up: %s", lane.name, content)
             return
         work, lane.work = lane.work, None
@@ -221,7 +224,14 @@ class RayPool:
             )
         if now - self._looked >= LOOK_SECONDS:
             self._looked = now
+            self._leave_dead_nodes()
             self._keep_size()
+
+    def _leave_dead_nodes(self) -> None:
+        """Bury idle lanes whose node is gone: nothing comes from them that would tell."""
+        alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
+        for lane in [lane for lane in self._lanes if lane.is_ready and lane.work is None and lane.node not in alive]:
+            self._bury(lane, "its node is gone")
 
     def _keep_size(self) -> None:
         """Start the lanes that are missing; those that have no node left and never came up are let go."""
@@ -264,6 +274,7 @@ class _RayLane:
         self.log = log_file
         self.work: Work | None = None
         self.is_ready = False
+        self.node = ""
         self.n_done = 0
         self.coming: Any = actor.about.remote()
         self._actor = actor

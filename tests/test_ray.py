@@ -1,0 +1,215 @@
+"""Lanes on a Ray cluster: a real one, of several nodes on this machine; nodes that come, go and die."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from conftest import until
+
+from besom import offered
+from besom.engines.engine import OnReport, WorkerDied
+from besom.engines.ray_cluster import Share, check_ray
+from besom.engines.ray_lane import RaySetup
+from besom.engines.ray_lanes import RayPool, RayPoolSetup
+from besom.engines.ray_launcher import env_vars, share_of
+from besom.errors import ConfigError
+
+pytest.importorskip("ray", reason="Ray is not installed")
+pytestmark = [
+    pytest.mark.service,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own files and sockets
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+SETTINGS: dict[str, Any] = {"threads_per_lane": 1, "cpus_per_lane": None, "gpus_per_lane": 0.0, "memory_per_lane": None}
+
+
+def runner(job: Any, channel: OnReport) -> Any:
+    """Do what the job says."""
+    match job:
+        case ("where",):
+            import ray
+
+            return ray.get_runtime_context().get_node_id(), os.getpid()
+        case ("sleep", seconds):
+            time.sleep(seconds)
+        case ("report", values):
+            return [channel(step, value) for step, value in enumerate(values)]
+        case ("variables", names):
+            return {name: os.environ.get(name) for name in names}
+        case ("received", key):
+            arrays, about = offered.received(key) or ({}, {})
+            # Ray's arrays are views of the object store, which nobody can write to
+            return {
+                name: (array.sum(), array.flags.writeable, array.flags.owndata) for name, array in arrays.items()
+            }, about
+    return None
+
+
+def deaf(step: int, value: float) -> bool:
+    return False
+
+
+@contextmanager
+def pool_of(**settings: Any) -> Iterator[RayPool]:
+    lane = RaySetup(runner=runner, environment=settings.pop("environment", {}))
+    with closing(RayPool(RayPoolSetup(lane=lane, **settings))) as pool:
+        yield pool
+
+
+def ended(pool: RayPool, *futures: Future[Any], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not all(future.done() for future in futures):
+        assert time.monotonic() < end, "a job did not end"
+        pool.wait(0.2)
+
+
+def served(pool: RayPool, condition: Callable[[], bool], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        pool.wait(0.2)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Any]:
+    """A cluster with a head that has no room for lanes."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+class TestACluster:
+    def test_lanes_follow_the_nodes_that_come_and_go(self, nodes: Any) -> None:
+        first = nodes.add_node(num_cpus=1)
+        with pool_of(address=nodes.address) as pool:
+            served(pool, lambda: pool.capacity == 1)
+            nodes.add_node(num_cpus=2)
+            served(pool, lambda: pool.capacity == 3)
+            where = [pool.submit(("where",), deaf) for _ in range(3)]
+            ended(pool, *where)
+            assert len({future.result()[0] for future in where}) == 2, "lanes are on both nodes"
+            nodes.remove_node(first)
+            served(pool, lambda: pool.capacity == 2)
+
+    def test_the_job_of_a_node_that_dies_is_told_and_the_others_go_on(self, nodes: Any) -> None:
+        dying = nodes.add_node(num_cpus=1)
+        with pool_of(address=nodes.address) as pool:
+            served(pool, lambda: pool.capacity == 1 and any(lane.is_ready for lane in pool._lanes))
+            lost = pool.submit(("sleep", 600), deaf)
+            served(pool, lost.running)
+            nodes.add_node(num_cpus=1)
+            nodes.remove_node(dying, allow_graceful=False)
+            ended(pool, lost)
+            assert isinstance(lost.exception(), WorkerDied)
+            again = pool.submit(("where",), deaf)
+            ended(pool, again)
+            assert again.result()[1]
+
+    def test_arrays_come_by_the_object_store_and_are_read_in_place(self, nodes: Any) -> None:
+        nodes.add_node(num_cpus=1)
+        offered.offer("digits", {"x": np.ones((1000, 28, 28), np.float32)}, {"name": "digits"})
+        try:
+            with pool_of(address=nodes.address) as pool:
+                job = pool.submit(("received", "digits"), deaf)
+                ended(pool, job)
+        finally:
+            offered.withdraw()
+        assert job.result() == ({"x": (784_000.0, False, False)}, {"name": "digits"})
+
+    def test_a_lane_has_the_variables_that_it_is_given_and_ray_does_not_show_the_secret_ones(self, nodes: Any) -> None:
+        import ray
+
+        nodes.add_node(num_cpus=1)
+        given = {"env_vars": {"OMP_NUM_THREADS": "3"}, "environment": {"MLFLOW_TRACKING_PASSWORD": "s3cret-of-mine"}}
+        with pool_of(address=nodes.address, **given) as pool:
+            job = pool.submit(("variables", ("OMP_NUM_THREADS", "MLFLOW_TRACKING_PASSWORD")), deaf)
+            ended(pool, job)
+            logs = Path(ray._private.worker._global_node.get_session_dir_path(), "logs")
+            shown = [file.name for file in logs.rglob("*") if file.is_file() and b"s3cret-of" in file.read_bytes()]
+        assert job.result() == {"OMP_NUM_THREADS": "3", "MLFLOW_TRACKING_PASSWORD": "s3cret-of-mine"}
+        assert shown == []
+
+
+class TestItsOwnCluster:
+    def test_reports_are_answered_one_by_one(self) -> None:
+        heard: list[tuple[int, float]] = []
+
+        def on_report(step: int, value: float) -> bool:
+            heard.append((step, value))
+            return value > 1
+
+        with pool_of(n_lanes=2) as pool:
+            jobs = [pool.submit(("report", [0.5, 1.5, 0.25]), on_report) for _ in range(4)]
+            ended(pool, *jobs)
+        assert [job.result() for job in jobs] == [[False, True, False]] * 4
+        assert len(heard) == 12
+
+    def test_lanes_are_replaced_after_so_many_jobs(self) -> None:
+        with pool_of(n_lanes=1, jobs_per_lane=1) as pool:
+            jobs = [pool.submit(("where",), deaf) for _ in range(2)]
+            ended(pool, *jobs)
+        assert jobs[0].result()[1] != jobs[1].result()[1]
+
+    def test_it_ends_with_its_pool(self) -> None:
+        before = set(psutil.Process().children(recursive=True))
+        with pool_of(n_lanes=1) as pool:
+            ended(pool, pool.submit(("where",), deaf))
+            started = set(psutil.Process().children(recursive=True)) - before
+            assert started
+        until(lambda: not [one for one in started if one.is_running() and one.status() != "zombie"])
+
+
+MISTAKES = [
+    ({"gpus_per_lane": 1.5}, "hydra.launcher.gpus_per_lane=1.5 is not usable; expected 0, a part"),
+    ({"gpus_per_lane": -1.0}, "hydra.launcher.gpus_per_lane=-1.0 is not usable"),
+    ({"cpus_per_lane": 0.0}, "hydra.launcher.cpus_per_lane=0.0 is too small; expected more than 0, or null"),
+    ({"memory_per_lane": 0}, "hydra.launcher.memory_per_lane=0 is too small; expected bytes from 1, or null"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), MISTAKES)
+def test_what_no_lane_can_need_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
+        share_of({**SETTINGS, **fields})
+
+
+def test_ray_client_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is Ray Client's"):
+        check_ray("ray://head:10001")
+
+
+@pytest.mark.parametrize(
+    ("share", "resources", "n"),
+    [
+        (Share(1.0), {"CPU": 4.0}, 4),
+        (Share(2.0), {"CPU": 5.0}, 2),
+        (Share(0.1), {"CPU": 1.0}, 10),
+        (Share(1.0, 0.5), {"CPU": 4.0, "GPU": 1.0}, 2),
+        (Share(1.0, 1.0), {"CPU": 4.0}, 0),
+        (Share(1.0, 0.0, 3_000), {"CPU": 4.0, "memory": 7_000.0}, 2),
+    ],
+)
+def test_a_node_has_room_for_so_many_lanes(share: Share, resources: dict[str, float], n: int) -> None:
+    assert share.fits(resources) == n
+
+
+def test_a_lane_with_gpus_sees_those_that_ray_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert env_vars(Share())["CUDA_VISIBLE_DEVICES"] == "-1"
+    on_gpus = env_vars(Share(gpus=0.5))
+    assert "CUDA_VISIBLE_DEVICES" not in on_gpus
+    assert on_gpus["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
