@@ -33,22 +33,26 @@ def answers(address: str) -> bool:
 
 
 @contextmanager
-def mlflow_server(folder: Path, environment: Mapping[str, str], seconds: float = 120) -> Iterator[str]:
+def mlflow_server(
+    folder: Path, environment: Mapping[str, str], seconds: float = 120, backend: str | None = None
+) -> Iterator[str]:
     """Give the address of ``mlflow server``, which keeps its database and artifacts in a folder.
 
     Args:
         seconds: how long it may take to answer.
+        backend: the URL of another database.
     """
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    where = ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", f"{folder}/artifacts"]
+    database = backend or f"sqlite:///{folder}/m.db"
+    where = ["--artifacts-destination", f"{folder}/artifacts"]
     with (
         (folder / "log").open("w") as log,
         subprocess.Popen(
             [*command, *where],
             cwd=folder,
-            env={**environment, **WITHOUT_JOBS},
+            env={**environment, **WITHOUT_JOBS, "MLFLOW_BACKEND_STORE_URI": database},
             stdout=log,
             stderr=log,
             start_new_session=True,

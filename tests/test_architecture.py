@@ -18,7 +18,7 @@ ROOMS = {
         withheld
     """,
     "trial": "data datasets experiments model spool tracking trial",
-    "sweep": "engines hydra_conf search storage sweep",
+    "sweep": "engines hydra_conf search server_storage storage sweep whereabouts",
     "compare": "compare",
     "upkeep": "upkeep",
     "proof": "confirm export reproduce retrain",

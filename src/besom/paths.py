@@ -161,6 +161,10 @@ class Store:
         """Return the file with the URI that a sweep's runs went to, where that is not the usual one."""
         return self.sweep(sweep) / "tracking_uri"
 
+    def storage(self, sweep: str) -> Path:
+        """Return the file with the URL of the server that a sweep's study is in, where that is not the store's own."""
+        return self.sweep(sweep) / "storage"
+
     def data_digest(self, sweep: str) -> Path:
         """Return the file with the SHA-256 of the images that a sweep was started with."""
         return self.sweep(sweep) / "data_digest"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from besom.databases import (
     tables_in,
 )
 from besom.errors import ConfigError, StoreDamaged, one_line
+from besom.server_storage import ServerStorage
+from besom.withheld import without_password
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # what a sweep does is told by `besom.sweep.progress`
 
@@ -32,16 +35,20 @@ TABLES = {"studies", "trials", "trial_values", "version_info", "alembic_version"
 """Optuna makes them one after another; a database with all of them is whole, one with none of them somebody else's."""
 
 
-def open_storage(url: str) -> optuna.storages.RDBStorage:
+def open_storage(url: str, on_return: Callable[[], None] | None = None) -> optuna.storages.RDBStorage:
     """Open Optuna's storage for writing, made where there is none.
 
-    A SQLite file is put into write-ahead mode; a locked one is waited for, see `besom.databases`.
+    A SQLite file is put into write-ahead mode; a locked one is waited for, see `besom.databases`. So is a server, see
+    `besom.server_storage`.
+
+    Args:
+        on_return: called when a server answers that was away.
 
     Raises:
         StoreDamaged: the file is no database, another program's, or one of another version of Optuna.
         StoreBusy: another program keeps it locked.
     """
-    return _opened(url, WritingConnection)
+    return _opened(url, WritingConnection, on_return)
 
 
 def read_storage(url: str) -> optuna.storages.RDBStorage | None:
@@ -60,11 +67,13 @@ def read_storage(url: str) -> optuna.storages.RDBStorage | None:
     return _opened(str(make_url(url).set(database=str(there))), ReadingConnection)
 
 
-def _opened(url: str, connection: type[PatientConnection]) -> optuna.storages.RDBStorage:
+def _opened(
+    url: str, connection: type[PatientConnection], on_return: Callable[[], None] | None = None
+) -> optuna.storages.RDBStorage:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     file = database_file(url)
     if file is None:
-        return optuna.storages.RDBStorage(url)
+        return ServerStorage(url, on_return)
     tables = tables_in(file)
     refuse_foreign(file, tables, "Optuna", TABLES)
     try:
@@ -90,7 +99,10 @@ def database_file(url: str) -> Path | None:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise ConfigError(f"hydra.sweeper.storage={url!r} is no database URL; expected sqlite:///FILE") from error
+        raise ConfigError(
+            f"hydra.sweeper.storage={without_password(url)!r} is no database URL; expected sqlite:///FILE, or "
+            "postgresql://USER@HOST/DATABASE"
+        ) from error
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
     return Path(str(parsed.database)) if is_file else None
 

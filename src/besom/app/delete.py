@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from besom.compare import champion
@@ -14,9 +15,11 @@ from besom.contained import refuse_deleting_outside
 from besom.errors import BesomError
 from besom.lock import parent_lock
 from besom.paths import Store
+from besom.server_storage import is_postgresql, study_lock
 from besom.storage import delete_study, find_study, has_storage
 from besom.tracking import checked_file, is_given, mlflow_client, uri_of
 from besom.uris import HTTP
+from besom.whereabouts import storage_of
 from besom.withheld import withheld
 
 if TYPE_CHECKING:
@@ -39,7 +42,8 @@ def delete_sweep(store: Store, name: str) -> None:
         SweepLocked: a living process works on it.
         ConfigError: some of its files lie outside the store.
     """
-    with parent_lock(store.lock(name), name):
+    url = storage_of(store, name)
+    with parent_lock(store.lock(name), name), study_lock(url, name) if is_postgresql(url) else nullcontext():
         delete_locked(store, name)
 
 
@@ -50,7 +54,8 @@ def delete_locked(store: Store, name: str) -> None:
     """
     checked_file(uri_of(store, name))  # before anything is marked as half gone
     _refuse_outside(store, name)
-    study = find_study(store.studies_uri, name)
+    url = storage_of(store, name)
+    study = find_study(url, name)
     if study is not None:
         study.set_user_attr(HALF_DELETED, True)
     _delete_runs(store, name, study.user_attrs.get("id") if study is not None else None)
@@ -58,9 +63,11 @@ def delete_locked(store: Store, name: str) -> None:
         page.unlink(missing_ok=True)
     shutil.rmtree(store.artifacts / name, ignore_errors=True)
     shutil.rmtree(store.spool(name), ignore_errors=True)
+    if url != store.studies_uri:  # its folder knows where it is
+        delete_study(url, name)
     shutil.rmtree(store.sweep(name), ignore_errors=True)
-    if has_storage(store.studies_uri):
-        delete_study(store.studies_uri, name)
+    if url == store.studies_uri and has_storage(url):
+        delete_study(url, name)
 
 
 def _refuse_outside(store: Store, name: str) -> None:

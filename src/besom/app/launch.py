@@ -27,6 +27,7 @@ from besom.lock import parent_lock, refuse_if_locked
 from besom.paths import OUTSIDE_SWEEPS, SPOOL, Store
 from besom.search.grammar import override_text
 from besom.seeding import fix_runtime
+from besom.server_storage import is_postgresql, study_lock
 from besom.spool.deliver import deliver
 from besom.spool.journal import n_pending
 from besom.spool.probe import why_away
@@ -37,6 +38,7 @@ from besom.sweep.tally import Tally
 from besom.tracking import checked_file, fix_environment, keep_uri, tracking_uri
 from besom.upkeep.moved import refuse_moved
 from besom.uris import HTTP
+from besom.whereabouts import keep_storage
 from besom.withheld import withheld
 
 if TYPE_CHECKING:
@@ -88,6 +90,24 @@ def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     refuse_read_only(store)
     refuse_if_locked(store.lock(name), name)
     checked_file(tracking_uri(plan.trial))
+    with _study_locked(plan):
+        _sweep(plan, fresh=fresh)
+    for database in (store.studies_db, store.mlflow_db):
+        fold_in(database)
+
+
+@contextmanager
+def _study_locked(plan: PlannedSweep) -> Iterator[None]:
+    """Hold the lock of a study in a server: another machine may work on it, from a store of its own."""
+    if not is_postgresql(plan.settings.storage):
+        yield
+        return
+    with study_lock(plan.settings.storage, plan.name):
+        yield
+
+
+def _sweep(plan: PlannedSweep, *, fresh: bool) -> None:
+    store, name = plan.made.store, plan.name
     study = None if fresh else find_study(plan.settings.storage, name)
     if is_half_deleted(study):
         study, fresh = None, True
@@ -105,8 +125,6 @@ def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
         with parent_lock(store.lock(name), name):
             is_resume = stored is not None and store.snapshot(name).is_dir()
             _run(plan, fresh=fresh, is_resume=is_resume, trains=is_needed)
-    for database in (store.studies_db, store.mlflow_db):
-        fold_in(database)
 
 
 def _refuse_unreachable(uri: str) -> None:
@@ -181,6 +199,7 @@ def _run(plan: PlannedSweep, *, fresh: bool, is_resume: bool, trains: bool) -> N
         plan.stage.keep_as(store.snapshot(name))
     keep_data(store, name, data.load(plan.trial.data).digest, is_resume=is_resume)
     keep_uri(store, name, plan.made.config.tracking.uri)
+    keep_storage(store, name, plan.settings.storage)
     from besom.app.hydra_main import run_hydra
 
     with _recorded(plan), _shared_images(plan, is_needed=trains):

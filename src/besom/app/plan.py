@@ -20,10 +20,12 @@ from besom.configs.schema import TrialConfig
 from besom.errors import ConfigError, SpaceError
 from besom.paths import Store, checked_new_name, checked_sweep_name
 from besom.search.grammar import override_text
+from besom.storage import database_file
 from besom.sweep import settings as sweep_settings
 from besom.sweep.engines import refuse_what_no_engine_can
 from besom.sweep.settings import SweepSettings
 from besom.uris import check_no_password
+from besom.whereabouts import storage_of
 
 OWN_LAUNCHERS = ("besom_lanes", "besom_ray")
 """Of besom; the first runs a sweep where nobody chose another."""
@@ -123,7 +125,9 @@ def _refuse_other_places(made: Composed, settings: SweepSettings) -> None:
     """Keep a sweep in its store: who reads, locks and deletes it looks nowhere else."""
     check_no_password(settings.storage, "hydra.sweeper.storage")
     folder = str(made.store.sweep(settings.study_name))
-    expected = {"hydra.sweeper.storage": made.store.studies_uri, "hydra.sweep.dir": folder}
+    is_server = database_file(settings.storage) is None
+    studies = settings.storage if is_server else made.store.studies_uri
+    expected = {"hydra.sweeper.storage": studies, "hydra.sweep.dir": folder}
     given = {"hydra.sweeper.storage": settings.storage, "hydra.sweep.dir": str(made.config.hydra.sweep.dir)}
     written: Any = OmegaConf.to_container(made.config.hydra.sweep, resolve=False)
     subdir = str(written["subdir"])
@@ -156,12 +160,20 @@ class _Completion:
         name = checked_sweep_name(self.request.name or config.hydra.sweeper.study_name or self.stem)
         if not store.sweep(name).is_dir():
             checked_new_name(name, [folder.name for folder in store.root.glob("jobs/*")])
-        named = f"hydra.sweeper.study_name={name}"
+        named = [f"hydra.sweeper.study_name={name}", *self._storage(config, store, name)]
         launcher = self._launcher(config)
         lanes = self._lanes(config, launcher, store.sweep(name)) if launcher in OWN_LAUNCHERS else []
         # written out, so that a resume takes the file's choice of now, as it takes a flag's
         chosen = [] if is_chosen("hydra/launcher", self.request.overrides) else [f"hydra/launcher={launcher}"]
-        return [named, *self._sweeper(config), *chosen, *lanes]
+        return [*named, *self._sweeper(config), *chosen, *lanes]
+
+    @staticmethod
+    def _storage(config: DictConfig, store: Store, name: str) -> list[str]:
+        """Name the storage that the sweep was started with, or ``BESOM_STORAGE``, where no file or flag does."""
+        if str(config.hydra.sweeper.storage) != f"sqlite:///{config.paths.store}/studies.db":
+            return []
+        url = storage_of(store, name)
+        return [] if url == store.studies_uri else [f"hydra.sweeper.storage={override_text(url)}"]
 
     @staticmethod
     def _sweeper(config: DictConfig) -> list[str]:

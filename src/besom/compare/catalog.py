@@ -17,12 +17,13 @@ from besom.contained import local_path, refuse_outside
 from besom.errors import MOST_QUOTED, ConfigError, NotFound, StoreDamaged, did_you_mean
 from besom.files import Unusable, kind_of
 from besom.paths import SWEEP_NAME, Store
-from besom.storage import find_study, has_storage, load_study, study_names
+from besom.storage import find_study, load_study
 from besom.sweep.run_ids import known_ids, run_id_of
 from besom.sweep.tally import Tally
 from besom.temporary import temporary_folder
 from besom.tracker import is_provisional
 from besom.uris import refuse_remote_artifacts
+from besom.whereabouts import all_study_names, storage_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -75,7 +76,7 @@ def open_study(store: Store, name: str) -> Study:
     """
     if not store.exists:
         raise no_store(store)
-    study = find_study(store.studies_uri, name)
+    study = find_study(storage_of(store, name), name) if SWEEP_NAME.fullmatch(name) else None
     if study is None:
         raise _no_sweep(store, name, sweep_names(store))
     return study
@@ -83,7 +84,7 @@ def open_study(store: Store, name: str) -> Study:
 
 def sweep_names(store: Store) -> list[str]:
     """Return the names of the sweeps in a store, none where there is no store."""
-    return study_names(store.studies_uri) if has_storage(store.studies_uri) else []
+    return all_study_names(store)
 
 
 def _no_sweep(store: Store, name: str, known: Sequence[str]) -> NotFound:
@@ -231,7 +232,7 @@ def _uris_of(store: Store, known: Sequence[str]) -> Iterator[str]:
 
 
 def _run_id_of(store: Store, name: str, number: str) -> str:
-    study = load_study(store.studies_uri, name)
+    study = load_study(storage_of(store, name), name)
     trials = study.get_trials(deepcopy=False)
     if not number.isdecimal() or len(number) > 18 or int(number) >= len(trials):
         there = f"expected a number from 0 to {len(trials) - 1}" if trials else "it has none yet"
@@ -244,7 +245,7 @@ def _run_id_of(store: Store, name: str, number: str) -> str:
 
 
 def _best_run_id(store: Store, name: str) -> str:
-    study = load_study(store.studies_uri, name)
+    study = load_study(storage_of(store, name), name)
     trial = Tally.of(study).best
     run_id = run_id_of(trial, known_ids(study)) if trial is not None else None
     if run_id is None:
@@ -290,7 +291,7 @@ def open_run(store: Store, uri: str, run_id: str) -> StoredRun:
 
 
 def _study_hashes(store: Store, sweep: str | None, run_id: str) -> dict[str, str]:
-    study = find_study(store.studies_uri, sweep) if sweep else None
+    study = find_study(storage_of(store, sweep), sweep) if sweep else None
     if study is None:
         return {}
     became = known_ids(study)

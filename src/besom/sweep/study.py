@@ -12,7 +12,7 @@ by), ``outcome`` (why it ended), ``retry_of``, ``run_id``, ``reason`` and what t
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class SweepStudy:
         search: what is searched and how.
         settings: what must not change between starts, as `besom.sweep.settings` writes it; stored at the first.
         pruner: Optuna's; it is not stored with the study.
+        on_return: called when the study's server answers that was away, before anything is written.
     """
 
     def __init__(
@@ -61,10 +62,11 @@ class SweepStudy:
         search: Search,
         settings: Mapping[str, Any],
         pruner: BasePruner,
+        on_return: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.search = search
-        self._storage = open_storage(url) if url else optuna.storages.InMemoryStorage()
+        self._storage = open_storage(url, on_return) if url else optuna.storages.InMemoryStorage()
         self._stored = self._open(self._storage, pruner)
         self._stored_id = self._storage.get_study_id_from_name(name)
         self._memory = optuna.storages.InMemoryStorage()

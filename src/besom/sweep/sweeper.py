@@ -32,6 +32,7 @@ from besom.reporting import TrialHandle
 from besom.results import TrialResult
 from besom.search.constraints import violations
 from besom.search.pruners import build_pruner
+from besom.server_storage import StudyLock, is_postgresql, study_lock
 from besom.storage import database_file, find_study, settings_of
 from besom.sweep import settings as sweep_settings
 from besom.sweep.engines import refuse_what_no_engine_can, start_engine
@@ -72,7 +73,7 @@ def sweep(
     comparable = sweep_settings.comparable(master, raw, arguments)
     sweep_settings.check_search(settings)
     refuse_what_no_engine_can(settings, master)
-    with _locked(settings, folder, is_own=raw["tracker"] is not None):
+    with _locked(settings, folder, is_own=raw["tracker"] is not None) as lock:
         found = find_study(settings.storage, settings.study_name)
         _refuse_folder_of_another(settings, folder, found)
         if (stored := settings_of(found)) is not None:
@@ -83,6 +84,7 @@ def sweep(
             settings.search,
             comparable,
             build_pruner(settings.pruner),
+            None if lock is None else lock.acquire,
         )
         tracker = imported("hydra.sweeper.tracker._target_", raw["tracker"]["_target_"])() if raw["tracker"] else None
         measure = imported("hydra.sweeper.measure", raw["measure"]) if raw["measure"] else None
@@ -99,15 +101,22 @@ def sweep(
 
 
 @contextmanager
-def _locked(settings: SweepSettings, folder: Path, is_own: bool) -> Iterator[None]:
-    """Hold the locks of the sweep's folder and, in other people's apps, of the study's file: either may be shared."""
+def _locked(settings: SweepSettings, folder: Path, is_own: bool) -> Iterator[StudyLock | None]:
+    """Hold the locks of the sweep's folder, of a study in a server and, in other people's apps, of the study's file.
+
+    Each may be shared without the others.
+    """
     with ExitStack() as locks:
         locks.enter_context(parent_lock(folder / "parent.lock", settings.study_name))
         file = None if is_own else database_file(settings.storage)
         if file is not None:
             lock = file.parent.resolve() / f".{file.name}-{settings.study_name}.lock"
             locks.enter_context(parent_lock(lock, settings.study_name))
-        yield
+        yield (
+            locks.enter_context(study_lock(settings.storage, settings.study_name))
+            if is_postgresql(settings.storage)
+            else None
+        )
 
 
 def _is_elsewhere(settings: SweepSettings, folder: Path) -> bool:
