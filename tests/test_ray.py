@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from conftest import until
+from conftest import BesomCommand, Folder, until
 
 from besom import offered
 from besom.engines.engine import OnReport, WorkerDied
@@ -143,6 +143,27 @@ class TestACluster:
         assert job.result() == {"OMP_NUM_THREADS": "3", "MLFLOW_TRACKING_PASSWORD": "s3cret-of-mine"}
         assert shown == []
 
+    def test_lanes_see_the_gpus_that_they_are_given(self, nodes: Any) -> None:
+        """The node says that it has two; there need be none for Ray to share them out."""
+        nodes.add_node(num_cpus=4, num_gpus=2)
+        share = Share(1.0, 0.5)
+        with pool_of(address=nodes.address, share=share, env_vars=env_vars(share)) as pool:
+            served(pool, lambda: pool.capacity == 4)
+            jobs = [pool.submit(("variables", ("CUDA_VISIBLE_DEVICES", "BESOM_GPUS")), deaf) for _ in range(4)]
+            ended(pool, *jobs)
+        seen = sorted(str(job.result()["CUDA_VISIBLE_DEVICES"]) for job in jobs)
+        assert seen == ["0", "0", "1", "1"]
+        assert {job.result()["BESOM_GPUS"] for job in jobs} == {"0.5"}
+
+    def test_a_sweep_on_lanes_with_gpus_trains(self, nodes: Any, tmp_path: Path, besom_command: BesomCommand) -> None:
+        """As far as it goes where there is none: TensorFlow finds none, and the rest is as on one."""
+        nodes.add_node(num_cpus=1, num_gpus=1)
+        folder = Folder(tmp_path, besom_command)
+        given = ("data.n_train=200", "train.epochs=1", "hydra.launcher.gpus_per_lane=1")
+        known = {"HOME": str(Path.home()), "RAY_ADDRESS": nodes.address}  # Ray's token is there
+        folder.besom("sweep", "quick", "--trials", "1", "--engine", "ray", *given, env=known)
+        assert [trial["state"] for trial in folder.json("runs", "quick")["trials"]] == ["COMPLETE"]
+
 
 class TestItsOwnCluster:
     def test_reports_are_answered_one_by_one(self) -> None:
@@ -213,3 +234,5 @@ def test_a_lane_with_gpus_sees_those_that_ray_gives_it(monkeypatch: pytest.Monke
     on_gpus = env_vars(Share(gpus=0.5))
     assert "CUDA_VISIBLE_DEVICES" not in on_gpus
     assert on_gpus["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert on_gpus["TF_DETERMINISTIC_OPS"] == "1"
+    assert on_gpus["BESOM_GPUS"] == "0.5"

@@ -8,10 +8,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from besom.signals import ENDING, Terminated, ended_by_signals, exit_code_of, handled_by, heard, passed_over
+from besom.signals import (
+    ENDING,
+    Terminated,
+    ended_by_signals,
+    exit_code_of,
+    handled_by,
+    heard,
+    interruption_behind,
+    passed_over,
+)
 from besom.sweep.interrupt import Interrupt
 
 
@@ -112,3 +122,53 @@ def test_what_runs_long_is_left_at_the_first_signal_and_not_begun_after_one() ->
             raise AssertionError("not begun")
         with interrupt.at_once(False):
             pass
+
+
+def test_an_error_of_a_library_that_was_left_in_the_middle_is_the_interruption() -> None:
+    def left_in_the_middle() -> None:
+        try:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                raise AttributeError("while cleaning up")
+        except AttributeError as error:
+            raise ValueError("what a library makes of that") from error
+
+    with ended_by_signals(), pytest.raises(ValueError, match="what a library") as raised:
+        left_in_the_middle()
+    found = interruption_behind(raised.value)
+    assert isinstance(found, Terminated)
+    assert exit_code_of(found) == 143
+    assert interruption_behind(ValueError("by itself")) is None
+
+
+def test_a_command_that_is_ended_while_it_composes_says_so(project: Path, clean_environment: dict[str, str]) -> None:
+    """At any moment of composing, which leaves OmegaConf in the middle of a copy."""
+    code = (
+        "import random, signal, sys\n"
+        "from besom.app.cli import run\n"
+        "from besom.signals import ended_by_signals\n"
+        "signal.signal(signal.SIGALRM, lambda number, frame: signal.raise_signal(signal.SIGTERM))\n"
+        "draw, codes = random.Random(1), set()\n"
+        "with ended_by_signals():\n"
+        "    run(['summary'])\n"
+        "    for _ in range(60):\n"
+        "        try:\n"
+        "            signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.001, 0.4))\n"
+        "            codes.add(run(['summary']))\n"
+        "        finally:\n"
+        "            signal.setitimer(signal.ITIMER_REAL, 0)\n"
+        "print(sorted(codes), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project,
+        env=clean_environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    lines = done.stderr.splitlines()
+    assert lines[-1] == "[0, 143]", done.stderr
+    assert set(lines[:-1]) == {"besom: interrupted"}

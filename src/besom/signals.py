@@ -36,6 +36,20 @@ def exit_code_of(error: KeyboardInterrupt) -> int:
     return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
 
 
+def interruption_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the interruption that an error came of: a library that is left in the middle may fail at cleaning up."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, KeyboardInterrupt):
+            return one
+        if one is not None and one not in seen:
+            seen.append(one)
+            waiting += [one.__cause__, one.__context__]
+    return None
+
+
 @contextmanager
 def handled_by(handler: Handler, numbers: tuple[signal.Signals, ...] = ENDING) -> Iterator[None]:
     """Handle signals for the length of a ``with``, in the main thread only.

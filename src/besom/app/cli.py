@@ -19,7 +19,7 @@ from besom import __version__
 from besom.app.arguments import ARGUMENTS, Parser
 from besom.disk import explain
 from besom.errors import BesomError, ConfigError, one_of, quoted, shown
-from besom.signals import ended_by_signals, exit_code_of
+from besom.signals import ended_by_signals, exit_code_of, interruption_behind
 from besom.withheld import be_discreet, withheld
 
 SUMMARIES = {
@@ -60,15 +60,21 @@ def run(arguments: list[str]) -> int:
     try:
         return dispatch([argument for argument in arguments if argument != "--debug"])
     except KeyboardInterrupt as error:
-        sys.stderr.write("besom: interrupted\n")
-        return exit_code_of(error)
+        return _interrupted(error)
     except BrokenPipeError:  # `besom runs NAME | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if debug:
             sys.stderr.write(withheld("".join(traceback.format_exception(error))))
+        if not isinstance(error, BesomError) and (interruption := interruption_behind(error)) is not None:
+            return _interrupted(interruption)
         return _told(explain(error) or error, debug=debug)
+
+
+def _interrupted(error: KeyboardInterrupt) -> int:
+    sys.stderr.write("besom: interrupted\n")
+    return exit_code_of(error)
 
 
 def _told(error: Exception, *, debug: bool) -> int:

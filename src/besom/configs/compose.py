@@ -27,6 +27,7 @@ from besom.configs.overrides import parsed
 from besom.configs.project import REFUSED
 from besom.configs.schema import CnnConfig, DataConfig, PathsConfig, TrackingConfig, TrainConfig
 from besom.errors import ConfigError, did_you_mean, one_line, quoted
+from besom.signals import put_off
 
 VERSION_BASE = "1.3"
 WANTED: dict[type[Exception], str] = {
@@ -59,7 +60,8 @@ def compose(project_root: Path, overrides: Sequence[str]) -> DictConfig:
     for text in overrides:
         parsed(text)  # Hydra parses them too, but not every text that its parser ends in another error at
     try:
-        with initialize_config_dir(str(project_root / "conf"), version_base=VERSION_BASE):
+        # a signal in the middle of OmegaConf's copying comes out as an error of a config
+        with put_off(), initialize_config_dir(str(project_root / "conf"), version_base=VERSION_BASE):
             return hydra_compose("config", list(overrides), return_hydra_config=True)
     except YAMLError as error:
         raise ConfigError(_no_yaml(error, project_root)) from error

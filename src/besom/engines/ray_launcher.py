@@ -13,13 +13,12 @@ from besom.engines.ray_cluster import Share, check_ray
 from besom.engines.ray_lane import RaySetup
 from besom.engines.ray_lanes import RayPool, RayPoolSetup, variables
 from besom.errors import ConfigError
+from besom.seeding import GPUS, ON_GPUS
 
 SHOWN = ("TF_", "OMP_", "KERAS_", "ONEDNN_", "DNNL_", "XLA_", "PYTHONHASHSEED", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32")
 """How the variables begin that decide what a training computes: a lane's process starts with them as they are here."""
 CARRIED = ("BESOM_", "MLFLOW_")
 """How those begin that a lane takes over besides, passwords included; Ray shows them to nobody."""
-ON_GPUS = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "TF_DETERMINISTIC_OPS": "1", "TF_CUDNN_DETERMINISTIC": "1"}
-"""Of lanes with GPUs: those that share one take what they need of it; no kernels are used that sum in any order."""
 
 
 class RayLauncher(PoolLauncher):
@@ -59,7 +58,7 @@ def env_vars(share: Share) -> dict[str, str]:
     if not share.gpus:
         return found
     found.pop("CUDA_VISIBLE_DEVICES", None)
-    return {**found, **ON_GPUS}
+    return {**found, **ON_GPUS, GPUS: f"{share.gpus:g}"}
 
 
 def check_ray_lanes(settings: Mapping[str, Any]) -> None:

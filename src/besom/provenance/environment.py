@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 from collections.abc import Mapping
@@ -21,6 +22,9 @@ ONEDNN = (
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "NPY_DISABLE_CPU_FEATURES")
 """Those that keep a library from using all that the CPU has: as good as another CPU."""
 
+GPU_NAMES = "BESOM_GPU_NAMES"
+"""Variable with the names of the GPUs that this process trains on, JSON; set once it does."""
+
 INSTRUCTION_SETS = ("sse", "ssse", "avx", "fma", "f16c", "bmi", "amx", "vnni", "asimd", "sve", "neon", "bf16")
 """How the CPU flags start that decide which kernels oneDNN and Eigen take, on x86 and ARM."""
 
@@ -28,6 +32,7 @@ INSTRUCTION_SETS = ("sse", "ssse", "avx", "fma", "f16c", "bmi", "amx", "vnni", "
 def environment(threads: int, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return what of this machine and its packages a result depends on: ``packages onednn threads cpu``.
 
+    ``cpu`` has ``gpus`` too where there are some: what is computed there depends on them as elsewhere on the CPU.
     ``packages`` are versions by name; ``onednn`` and ``cpu.limits`` the environment variables that are set; ``cpu``
     has the ``model`` name and the sorted ``flags`` of its instruction sets beside.
     """
@@ -35,8 +40,13 @@ def environment(threads: int, environ: Mapping[str, str] = os.environ) -> dict[s
         "packages": _packages(),
         "onednn": _given(ONEDNN, environ),
         "threads": threads,
-        "cpu": {**_cpu(), "limits": _given(LIMITS, environ)},
+        "cpu": {**_cpu(), "limits": _given(LIMITS, environ), **_gpus(environ)},
     }
+
+
+def _gpus(environ: Mapping[str, str]) -> dict[str, list[str]]:
+    names = json.loads(environ.get(GPU_NAMES, "[]"))
+    return {"gpus": names} if names else {}
 
 
 def _given(names: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:

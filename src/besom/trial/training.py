@@ -7,6 +7,7 @@ configs beyond ``train``, of tracking or of sweeps, but that a value may be repo
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import math
 import os
@@ -26,8 +27,9 @@ from tensorflow.python.util._pywrap_util_port import IsMklEnabled  # nothing pub
 from besom.configs.schema import TrainConfig
 from besom.data import Dataset
 from besom.errors import ConfigError, NonFinite, TrialPruned
+from besom.provenance.environment import GPU_NAMES
 from besom.reporting import report
-from besom.seeding import ONEDNN_SWITCH, epoch_order, runtime_environment
+from besom.seeding import GPUS, ONEDNN_SWITCH, epoch_order, runtime_environment
 from besom.trial.epoch import Validation, batch_count, executions, predict, train_function
 from besom.trial.images import Images, images_of
 from besom.trial.outcome import Fit, PrunedFit
@@ -59,6 +61,7 @@ def prepare_process(threads: int) -> None:
         with suppress(RuntimeError):  # the thread pools exist already: made by the variables just checked
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
+        _use_gpus()
         tf.config.experimental.enable_op_determinism()
         keras.config.set_floatx("float32")  # whatever the user's keras.json says
         keras.config.set_epsilon(1e-7)
@@ -77,6 +80,16 @@ def prepare_process(threads: int) -> None:
             f"train.threads={threads} cannot be used here: this process trains with {_threads}; "
             f"expected train.threads={_threads}, or a process of its own"
         )
+
+
+def _use_gpus() -> None:
+    """Take memory of the GPUs of this lane as it is needed, and name them for the fingerprint; most lanes have none."""
+    found = tf.config.list_physical_devices("GPU") if os.environ.get(GPUS) else []
+    for gpu in found:
+        with suppress(RuntimeError):  # somebody has used it in this process
+            tf.config.experimental.set_memory_growth(gpu, True)
+    names = [str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)) for gpu in found]
+    os.environ[GPU_NAMES] = json.dumps(names)
 
 
 def _check_environment(threads: int) -> None:
