@@ -81,8 +81,9 @@ def served(pool: RayPool, condition: Callable[[], bool], seconds: float = 90) ->
 
 
 @pytest.fixture
-def nodes() -> Iterator[Any]:
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A cluster with a head that has no room for lanes."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")  # Ray refuses nodes with more GPUs than this allows
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})

@@ -26,7 +26,7 @@ from besom.errors import BesomError, ConfigError, SweepStopped, discreet
 from besom.lock import parent_lock, refuse_if_locked
 from besom.paths import OUTSIDE_SWEEPS, SPOOL, Store
 from besom.search.grammar import override_text
-from besom.seeding import fix_runtime
+from besom.seeding import GPUS, fix_runtime
 from besom.server_storage import is_postgresql, study_lock
 from besom.spool.deliver import deliver
 from besom.spool.journal import n_pending
@@ -118,6 +118,8 @@ def _sweep(plan: PlannedSweep, *, fresh: bool) -> None:
         sweep_settings.refuse_changes(name, stored, plan.comparable)
     else:
         _refuse_unreachable(tracking_uri(plan.trial))
+    if plan.made.config.hydra.launcher.get("gpus_per_lane"):
+        os.environ[GPUS] = "of lanes"  # a cluster of this machine finds none that its parent hides
     _fix_environment(plan.trial.train.threads)
     is_needed = not _is_complete(plan.settings, study)
     with _told_of_full_disk(store), _lanes_warming_up(plan, is_needed=is_needed):
