@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from conftest import BesomCommand, Folder, until
+from conftest import BesomCommand, Folder, all_gone, until
 
 from besom import offered
 from besom.engines.engine import OnReport, WorkerDied
@@ -237,3 +239,29 @@ def test_a_lane_with_gpus_sees_those_that_ray_gives_it(monkeypatch: pytest.Monke
     assert on_gpus["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
     assert on_gpus["TF_DETERMINISTIC_OPS"] == "1"
     assert on_gpus["BESOM_GPUS"] == "0.5"
+
+
+def test_a_sweep_on_its_own_cluster_survives_kill_9_and_leaves_nothing_running(
+    project: Path, besom_command: BesomCommand, clean_environment: dict[str, str]
+) -> None:
+    folder, given = Folder(project, besom_command), ("quick", "--trials", "4", "--engine", "ray", "data.n_train=1000")
+    with (project / "log").open("w") as log:
+        sweep = subprocess.Popen(
+            [sys.executable, "-m", "besom", "sweep", *given],
+            cwd=project,
+            env=clean_environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    until(lambda: len(list(project.glob("mlruns/jobs/quick/*/result.json"))) >= 1, 120)
+    started = psutil.Process(sweep.pid).children(recursive=True)
+    assert any("raylet" in " ".join(process.cmdline()) for process in started)
+    sweep.kill()
+    sweep.wait()
+    until(lambda: all_gone(started), 180)  # Ray's own agents look a minute later
+    folder.besom("sweep", *given)
+    trials = folder.json("runs", "quick")["trials"]
+    assert [trial["state"] for trial in trials] == ["COMPLETE"] * 4
+    assert "bit-identical" in folder.besom("reproduce", "quick").stdout
+    folder.besom("doctor")
