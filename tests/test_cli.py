@@ -7,6 +7,7 @@ import io
 import json
 import sqlite3
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -372,3 +373,35 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         besom.app.cli.run([command, "--help"])
     assert done.value.code == 0
     assert f"usage: besom {command}" in capsys.readouterr().out
+
+
+def test_a_command_that_is_ended_while_it_composes_says_so(project: Path, clean_environment: dict[str, str]) -> None:
+    """At any moment of composing, which leaves OmegaConf in the middle of a copy."""
+    code = (
+        "import random, signal, sys\n"
+        "from besom.app.cli import run\n"
+        "from besom.signals import ended_by_signals\n"
+        "signal.signal(signal.SIGALRM, lambda number, frame: signal.raise_signal(signal.SIGTERM))\n"
+        "draw, codes = random.Random(1), set()\n"
+        "with ended_by_signals():\n"
+        "    run(['summary'])\n"
+        "    for _ in range(60):\n"
+        "        try:\n"
+        "            signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.001, 0.4))\n"
+        "            codes.add(run(['summary']))\n"
+        "        finally:\n"
+        "            signal.setitimer(signal.ITIMER_REAL, 0)\n"
+        "print(sorted(codes), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project,
+        env=clean_environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    lines = done.stderr.splitlines()
+    assert lines[-1] == "[0, 143]", done.stderr
+    assert set(lines[:-1]) == {"besom: interrupted"}
