@@ -22,7 +22,7 @@ from besom.server_storage import StudyLock, study_lock
 
 pytestmark = pytest.mark.service
 
-SLOW = GRID.replace("epochs: 2", "epochs: 12").replace("n_trials: null", "n_trials: null\n    retries: 2")
+SLOW = GRID.replace("epochs: 2", "epochs: 100").replace("n_trials: null", "n_trials: null\n    retries: 2")
 
 
 @pytest.fixture(scope="module")
