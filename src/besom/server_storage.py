@@ -33,7 +33,9 @@ PATIENCE = 600.0
 PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 CONNECT_SECONDS = 10
 ALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
-"""Of libpq: a host that vanished without a word is given up within half a minute, and so is its lock."""
+"""Of libpq: a server that vanished without a word is given up within half a minute."""
+SERVERS_ALIVE = "-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+"""Of the server, for this session: so is a parent whose machine vanished, and with it its lock."""
 
 Result = TypeVar("Result")
 
@@ -62,7 +64,8 @@ def connect_arguments(url: URL) -> dict[str, Any]:
     if url.get_backend_name() != "postgresql":
         return {}
     name = f"besom {socket.gethostname()} {os.getpid()}"[:63]
-    return {"connect_timeout": CONNECT_SECONDS, "application_name": name, **ALIVE}
+    own = {} if "options" in url.query else {"options": SERVERS_ALIVE}
+    return {"connect_timeout": CONNECT_SECONDS, "application_name": name, **ALIVE, **own}
 
 
 def is_away(error: BaseException) -> bool:
