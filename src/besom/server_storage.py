@@ -107,10 +107,7 @@ class ServerStorage(optuna.storages.RDBStorage):
         except Exception as error:
             if not is_away(error):
                 raise
-            raise ConfigError(
-                f"hydra.sweeper.storage={self._shown} cannot be reached: {_first_line(error)}; expected a server that "
-                f"answers, its password in {GIVEN} or PGPASSWORD"
-            ) from error
+            raise _unreachable(url, error) from error
 
     def patiently(self, call: Callable[[], Result], again: Callable[[], Result] | None = None) -> Result:
         """Return what a call returns, made again while the server is away.
@@ -265,15 +262,17 @@ _held: dict[tuple[str, str], StudyLock] = {}
 
 
 @contextmanager
-def study_lock(url: str, sweep: str) -> Iterator[StudyLock]:
+def study_lock(url: str, sweep: str) -> Iterator[StudyLock | None]:
     """Hold a study's lock in its server for the length of a ``with``; in one process again and again.
+
+    Gives None where the storage is not of PostgreSQL: a file is locked by `besom.lock`.
 
     Raises:
         SweepLocked: a living process holds it, maybe on another machine.
         ConfigError: the server cannot be reached.
     """
     known = _held.get((url, sweep))
-    if known is not None:
+    if known is not None or not is_postgresql(url):
         yield known
         return
     lock = StudyLock(url, sweep)
@@ -283,15 +282,19 @@ def study_lock(url: str, sweep: str) -> Iterator[StudyLock]:
         except Exception as error:
             if not is_away(error):
                 raise
-            raise ConfigError(
-                f"hydra.sweeper.storage={without_password(url)} cannot be reached: {_first_line(error)}; expected a "
-                f"server that answers, its password in {GIVEN} or PGPASSWORD"
-            ) from error
+            raise _unreachable(url, error) from error
         _held[url, sweep] = lock
         yield lock
     finally:
         _held.pop((url, sweep), None)
         lock.release()
+
+
+def _unreachable(url: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"hydra.sweeper.storage={without_password(url)} cannot be reached: {_first_line(error)}; expected a server "
+        f"that answers, its password in {GIVEN} or PGPASSWORD"
+    )
 
 
 def _first_line(error: BaseException) -> str:

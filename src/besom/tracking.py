@@ -10,9 +10,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from besom.configs.schema import TrialConfig
@@ -115,12 +113,11 @@ def uri_of(store: Store, sweep: str | None, environ: Mapping[str, str] = os.envi
 def _given_here(sweep: str, environ: Mapping[str, str]) -> Iterator[str]:
     """Yield the URIs that somebody here has given: by environment, or in the project around this folder."""
     yield environ.get("MLFLOW_TRACKING_URI", "")
-    from besom.configs.compose import compose
-    from besom.configs.project import Project
+    from besom.configs.compose import composed_here
 
-    with suppress(ConfigError), Project.around(Path.cwd()).staged() as stage:
-        own = [f"sweeps={sweep}"] if sweep in stage.sweep_names() else []
-        yield str(compose(stage.folder, own).tracking.uri or "")
+    config = composed_here(sweep)
+    if config is not None:
+        yield str(config.tracking.uri or "")
 
 
 def is_given(uri: str, environ: Mapping[str, str] = os.environ) -> bool:

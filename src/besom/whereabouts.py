@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -117,10 +115,8 @@ def _given_here(sweep: str, environ: Mapping[str, str]) -> Iterator[str]:
     """Yield the URLs that somebody here has given: by environment, or in the project around this folder."""
     if (given := given_storage(environ)) is not None:
         yield given
-    from besom.configs.compose import compose
-    from besom.configs.project import Project
+    from besom.configs.compose import composed_here
 
-    with suppress(ConfigError), Project.around(Path.cwd()).staged() as stage:
-        own = [f"sweeps={sweep}"] if sweep in stage.sweep_names() else []
-        if storage := compose(stage.folder, own).hydra.sweeper.storage:
-            yield str(storage)
+    config = composed_here(sweep)
+    if config is not None and config.hydra.sweeper.storage:
+        yield str(config.hydra.sweeper.storage)

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from besom.compare import champion
@@ -15,7 +14,7 @@ from besom.contained import refuse_deleting_outside
 from besom.errors import BesomError
 from besom.lock import parent_lock
 from besom.paths import Store
-from besom.server_storage import is_postgresql, study_lock
+from besom.server_storage import study_lock
 from besom.storage import delete_study, find_study, has_storage
 from besom.tracking import checked_file, is_given, mlflow_client, uri_of
 from besom.uris import HTTP
@@ -42,8 +41,7 @@ def delete_sweep(store: Store, name: str) -> None:
         SweepLocked: a living process works on it.
         ConfigError: some of its files lie outside the store.
     """
-    url = storage_of(store, name)
-    with parent_lock(store.lock(name), name), study_lock(url, name) if is_postgresql(url) else nullcontext():
+    with parent_lock(store.lock(name), name), study_lock(storage_of(store, name), name):
         delete_locked(store, name)
 
 

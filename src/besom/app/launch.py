@@ -27,7 +27,7 @@ from besom.lock import parent_lock, refuse_if_locked
 from besom.paths import OUTSIDE_SWEEPS, SPOOL, Store
 from besom.search.grammar import override_text
 from besom.seeding import GPUS, fix_runtime
-from besom.server_storage import is_postgresql, study_lock
+from besom.server_storage import study_lock
 from besom.spool.deliver import deliver
 from besom.spool.journal import n_pending
 from besom.spool.probe import why_away
@@ -90,20 +90,10 @@ def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     refuse_read_only(store)
     refuse_if_locked(store.lock(name), name)
     checked_file(tracking_uri(plan.trial))
-    with _study_locked(plan):
+    with study_lock(plan.settings.storage, name):  # another machine may work on it, from a store of its own
         _sweep(plan, fresh=fresh)
     for database in (store.studies_db, store.mlflow_db):
         fold_in(database)
-
-
-@contextmanager
-def _study_locked(plan: PlannedSweep) -> Iterator[None]:
-    """Hold the lock of a study in a server: another machine may work on it, from a store of its own."""
-    if not is_postgresql(plan.settings.storage):
-        yield
-        return
-    with study_lock(plan.settings.storage, plan.name):
-        yield
 
 
 def _sweep(plan: PlannedSweep, *, fresh: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra import compose as hydra_compose
@@ -24,7 +24,7 @@ from omegaconf.errors import (
 from yaml import YAMLError
 
 from besom.configs.overrides import parsed
-from besom.configs.project import REFUSED
+from besom.configs.project import REFUSED, Project
 from besom.configs.schema import CnnConfig, DataConfig, PathsConfig, TrackingConfig, TrainConfig
 from besom.errors import ConfigError, did_you_mean, one_line, quoted
 from besom.signals import put_off
@@ -76,6 +76,15 @@ def compose(project_root: Path, overrides: Sequence[str]) -> DictConfig:
             f"the config files cannot be composed: {_reason(error)}; expected each to be a mapping of keys to values, "
             "its defaults a list of names"
         ) from error
+
+
+def composed_here(sweep: str) -> DictConfig | None:
+    """Return what the project around this folder composes to, with its file of a sweep if it has one; None where it
+    cannot be composed.
+    """
+    with suppress(ConfigError), Project.around(Path.cwd()).staged() as stage:
+        return compose(stage.folder, [f"sweeps={sweep}"] if sweep in stage.sweep_names() else [])
+    return None
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,6 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -22,20 +21,17 @@ from typing import Any
 
 import cloudpickle
 
-from besom.engines.engine import OnReport, WorkerDied
+from besom.engines.engine import WorkerDied
 from besom.engines.handed import Handed
 from besom.engines.lane import LaneSetup, run_lane
 from besom.engines.sockets import keep_sockets_short
-from besom.engines.work import Work
+from besom.engines.work import GRACE_SECONDS, MAX_DEAD_STARTS, Pool, Work
 from besom.signals import passed_over
 
 log = logging.getLogger(__name__)
 
 START_METHODS = ("spawn", "forkserver")
 """How a lane comes to be: a new process that imports everything itself, or the copy of one that did so for all."""
-
-GRACE_SECONDS = 5.0
-MAX_DEAD_STARTS = 3
 
 
 def warm_up(preload: Sequence[str]) -> None:
@@ -62,7 +58,7 @@ def cool_down() -> None:
         server._stop()
 
 
-class LanePool:
+class LanePool(Pool):
     """So many lanes, a queue before them, and the loop that serves both.
 
     Args:
@@ -71,9 +67,9 @@ class LanePool:
     """
 
     def __init__(self, n_lanes: int, setup: LaneSetup) -> None:
+        super().__init__()
         self._setup = setup
         self._handed = Handed.of(setup)
-        self._queue: deque[Work] = deque()
         self._dead_starts = 0
         self._lanes: list[_Lane] = []
         try:
@@ -86,13 +82,6 @@ class LanePool:
     @property
     def capacity(self) -> int:
         return len(self._lanes)
-
-    def submit(self, job: Any, on_report: OnReport) -> Future[Any]:
-        """Queue a job for the next free lane."""
-        work = Work(job, on_report)
-        self._queue.append(work)
-        self._feed()
-        return work.future
 
     def wait(self, timeout: float) -> None:
         """Serve what lanes send next; return after ``timeout`` seconds at the latest."""
@@ -108,9 +97,7 @@ class LanePool:
 
     def cancel(self, futures: Collection[Future[Any]]) -> None:
         """Take queued jobs back and kill the lanes of running ones; killed lanes are replaced."""
-        for work in [work for work in self._queue if work.future in futures]:
-            self._queue.remove(work)
-            work.future.cancel()
+        self._take_back(futures)
         for lane in list(self._lanes):
             if lane.work is not None and lane.work.future in futures:
                 lane.kill()
@@ -119,9 +106,7 @@ class LanePool:
 
     def close(self) -> None:
         """End all lanes: idle ones by asking, busy ones and those that are still importing at once."""
-        for work in self._queue:
-            work.future.cancel()
-        self._queue.clear()
+        self._take_back()
         for lane in self._lanes:
             lane.ask_to_end() if lane.was_ready and lane.work is None else lane.kill()
         for lane in self._lanes:

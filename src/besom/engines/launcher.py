@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import hydra.core.utils
 from hydra.core.singleton import Singleton
@@ -25,6 +25,7 @@ from besom.disk import explain
 from besom.engines.engine import Job, OnReport
 from besom.engines.lane import LaneSetup
 from besom.engines.lanes import START_METHODS, LanePool
+from besom.engines.work import Pool
 from besom.errors import ConfigError, DiskFull, one_of
 from besom.judge import failed, is_pruned, judge
 from besom.reporting import TrialHandle, running
@@ -53,21 +54,6 @@ def ran_in(returned: JobReturn) -> Path | None:
     """Return the folder that a job ran in, as its worker knew it."""
     folder = OmegaConf.select(returned.hydra_cfg, "hydra.runtime.output_dir") if returned.hydra_cfg else None
     return Path(folder) if folder else None
-
-
-class Pool(Protocol):
-    """What `LanePool` and its like on a cluster have in common."""
-
-    @property
-    def capacity(self) -> int: ...
-
-    def submit(self, job: Any, on_report: OnReport) -> Future[Any]: ...
-
-    def wait(self, timeout: float) -> None: ...
-
-    def cancel(self, futures: Collection[Future[Any]]) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class PoolLauncher:

@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from besom.cores import usable_cores
-from besom.engines.sockets import LONGEST, SHORT
+from besom.engines.sockets import place_for
 from besom.errors import ConfigError, one_line
 from besom.temporary import temporary_folder
 
-SOCKET = "/session_2026-11-29_00-53-22_790780_12345678/sockets/plasma_store"
-"""What Ray puts behind its folder, as long as it gets."""
+SOCKET = "/besom-12345678.tmp/session_2026-11-29_00-53-22_790780_12345678/sockets/plasma_store"
+"""What comes behind the place of a cluster's folder, as long as it gets."""
 OBJECTS = 256 * 2**20
 """Bytes that a cluster of our own has for objects beside the offered arrays: jobs and their returns."""
 QUIET = {
@@ -121,10 +120,7 @@ def cluster(address: str | None, n_lanes: int | None, share: Share, to_carry: in
 @contextmanager
 def _place() -> Iterator[Path]:
     """Make a folder for a cluster's sockets and logs, which go with it; under TMPDIR where its name is short enough."""
-    given = tempfile.gettempdir()
-    is_short = len(os.fsencode(f"{given}/besom-12345678.tmp{SOCKET}")) <= LONGEST
-    places = [place for place in SHORT if os.access(place, os.W_OK | os.X_OK) and Path(place).is_dir()]
-    with temporary_folder(None if is_short or not places else places[0]) as folder:
+    with temporary_folder(place_for(len(SOCKET))) as folder:
         yield folder
 
 

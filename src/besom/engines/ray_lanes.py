@@ -11,7 +11,6 @@ import logging
 import os
 import textwrap
 import time
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
@@ -22,10 +21,10 @@ from typing import Any
 import cloudpickle
 
 from besom import offered
-from besom.engines.engine import OnReport, WorkerDied
+from besom.engines.engine import WorkerDied
 from besom.engines.ray_cluster import Share, cluster, room
 from besom.engines.ray_lane import RayLane, RaySetup, Reports, packed
-from besom.engines.work import Work
+from besom.engines.work import GRACE_SECONDS, MAX_DEAD_STARTS, Pool, Work
 from besom.errors import one_line
 
 log = logging.getLogger(__name__)
@@ -34,8 +33,6 @@ LOOK_SECONDS = 2.0
 """Between two looks at the nodes of a cluster."""
 WARN_SECONDS = 30.0
 """Without any lane, until that is told."""
-GRACE_SECONDS = 5.0
-MAX_DEAD_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class RayPoolSetup:
     jobs_per_lane: int = 0
 
 
-class RayPool:
+class RayPool(Pool):
     """Lanes on a cluster, a queue before them, and the loop that serves both.
 
     Raises:
@@ -69,9 +66,9 @@ class RayPool:
     """
 
     def __init__(self, setup: RayPoolSetup) -> None:
+        super().__init__()
         self._setup = setup
         self._names = itertools.count()
-        self._queue: deque[Work] = deque()
         self._lanes: list[_RayLane] = []
         self._dead_starts = 0
         self._looked = self._had_lane = time.monotonic()
@@ -105,13 +102,6 @@ class RayPool:
         """How many lanes are up, at least 1."""
         return max(1, sum(lane.is_ready for lane in self._lanes))
 
-    def submit(self, job: Any, on_report: OnReport) -> Future[Any]:
-        """Queue a job for the next free lane."""
-        work = Work(job, on_report)
-        self._queue.append(work)
-        self._feed()
-        return work.future
-
     def wait(self, timeout: float) -> None:
         """Serve what lanes send next; return after ``timeout`` seconds at the latest."""
         self._look()
@@ -128,9 +118,7 @@ class RayPool:
 
     def cancel(self, futures: Collection[Future[Any]]) -> None:
         """Take queued jobs back and kill the lanes of running ones; killed lanes are replaced."""
-        for work in [work for work in self._queue if work.future in futures]:
-            self._queue.remove(work)
-            work.future.cancel()
+        self._take_back(futures)
         for lane in list(self._lanes):
             if lane.work is not None and lane.work.future in futures:
                 lane.end()
@@ -138,9 +126,7 @@ class RayPool:
 
     def close(self) -> None:
         """End all lanes at once, and leave the cluster."""
-        for work in self._queue:
-            work.future.cancel()
-        self._queue.clear()
+        self._take_back()
         try:
             for lane in self._lanes:
                 lane.kill()

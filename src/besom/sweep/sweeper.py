@@ -32,7 +32,7 @@ from besom.reporting import TrialHandle
 from besom.results import TrialResult
 from besom.search.constraints import violations
 from besom.search.pruners import build_pruner
-from besom.server_storage import StudyLock, is_postgresql, study_lock
+from besom.server_storage import StudyLock, study_lock
 from besom.storage import database_file, find_study, settings_of
 from besom.sweep import settings as sweep_settings
 from besom.sweep.engines import refuse_what_no_engine_can, start_engine
@@ -112,11 +112,7 @@ def _locked(settings: SweepSettings, folder: Path, is_own: bool) -> Iterator[Stu
         if file is not None:
             lock = file.parent.resolve() / f".{file.name}-{settings.study_name}.lock"
             locks.enter_context(parent_lock(lock, settings.study_name))
-        yield (
-            locks.enter_context(study_lock(settings.storage, settings.study_name))
-            if is_postgresql(settings.storage)
-            else None
-        )
+        yield locks.enter_context(study_lock(settings.storage, settings.study_name))
 
 
 def _is_elsewhere(settings: SweepSettings, folder: Path) -> bool:
