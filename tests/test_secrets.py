@@ -35,7 +35,6 @@ SECRETS = {
     "AWS_SESSION_TOKEN": "c4n4ry-aws-session",
     "HF_TOKEN": "c4n4ry-hugging",
     "GITHUB_TOKEN": "c4n4ry-git-hub",
-    "BESOM_STORAGE": f"postgresql://me:{quote(PASSWORD, safe='')}@127.0.0.1:1/optuna",
     "DATABASE_URL": "mysql://me:c4n4ry-mysql@127.0.0.1/db",
     "PGPASSWORD": "c4n4ry-postgres",
     "WANDB_API_KEY": "c4n4ry-wandb",
@@ -43,6 +42,8 @@ SECRETS = {
     "SSH_PRIVATE_KEY": '-----BEGIN KEY-----\nc4n4ry-first\nc4n4ry-"second\\\n-----END KEY-----\n',
     "SLACK_WEBHOOK_URL": "https://127.0.0.1:1/c4n4ry-webhook",
 }
+STORAGE = f"postgresql://me:{quote(PASSWORD, safe='')}@127.0.0.1:1/optuna"
+"""For `BESOM_STORAGE`: of a server that is not there, so no sweep gets far with it."""
 NEEDLE = "c4n4ry"
 """All of them begin so; the halves of Base64 that it can turn into are looked for, too."""
 FORMS = [
@@ -209,7 +210,10 @@ def test_a_whole_life_in_a_store_leaves_no_secret(tmp_path: Path, besom_command:
         run.besom("report", "mine")
         run.besom("export", "mine", "exported", "--allow", "mine")
         run.besom("diff", "mine/0", "mine/1")
-        run.besom("sweep", "mine", "hydra.sweeper.storage=${oc.env:BESOM_STORAGE}", "--name", "x", "--debug", code=2)
+        run.env["BESOM_STORAGE"] = STORAGE
+        for storage in ((), ("hydra.sweeper.storage=${oc.env:BESOM_STORAGE}",)):
+            run.besom("sweep", "mine", *storage, "--name", "x", "--debug", code=2)
+        del run.env["BESOM_STORAGE"]
         port = free_port()
         command = [sys.executable, "-m", "besom", "ui", "--port", str(port)]
         server = served(command, run.env, tmp_path, f"http://127.0.0.1:{port}")
@@ -299,7 +303,7 @@ def test_a_server_that_asks_for_a_password_leaves_none(tmp_path: Path, besom_com
             assert not holders(run.said.encode()), run.said
         postgres = {"MLFLOW_TRACKING_URI": "postgresql://me:c4n4ry-pg@127.0.0.1:1/mlflow"}
         run = Outputs(Folder(tmp_path, besom_command), postgres)
-        run.besom("train", "train.epochs=1", "data.n_train=100", "--debug", code=1)
+        run.besom("train", "train.epochs=1", "data.n_train=100", "--debug", code=2)
         assert not holders(run.said.encode()), run.said
     run.besom("train", f"tracking.uri=http://x:{TOKEN}@127.0.0.1", code=2)  # typed: it is in the process list
     assert not holders(run.said.encode()), run.said
