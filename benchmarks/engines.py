@@ -2,8 +2,9 @@
 
 Two pieces of work: ``peers``, the 8 networks of benchmarks/peers.py, and ``short``, 40 trainings of a second each,
 where what is paid once a trial shows most. Engines take turns, another one first each round. Two clocks: the whole
-command, and the *span* from the first trial's start to the last one's end, by MLflow's times of the runs, which
-leaves starting up and ending out. Every point has to have the same weights on both.
+command, and the *span* from the moment that a lane begins the first trial (Hydra writes its ``.hydra/config.yaml``
+then) to the end of the last one's run in MLflow, which leaves starting up and ending out. Every point has to have the
+same weights on both.
 
     python benchmarks/engines.py --data mnist.npz                            three rounds; twenty minutes
     python benchmarks/engines.py --rounds 1 --images 600 --epochs 1          does everything work?
@@ -64,14 +65,17 @@ def main() -> None:
         peers += [f"data.n_val={max(10, given.images // 5)}", f"train.epochs={given.epochs}"]
         peers += [f"data.path={os.path.abspath(given.data)}"] if given.data else []
         for number in range(given.rounds):
-            for work, command in (("peers", peers), ("short", [str(short)])):
+            for work, command in {"peers": peers, "short": [str(short)]}.items():
+                if given.only not in (None, work):
+                    continue
                 for engine in ENGINES if number % 2 == 0 else ENGINES[::-1]:
-                    found = run(engine, command, Path(name, f"{work}-{engine}-{number}"))
-                    report["runs"].append({"round": number, "work": work, "engine": engine, **found})
+                    clocks = run(engine, command, Path(name, f"{work}-{engine}-{number}"))
+                    report["runs"].append({"round": number, "work": work, "engine": engine, **clocks})
                     write_atomically(given.out, json.dumps(report, indent=1) + "\n")
     for row in rows(report):
         print("  ".join(f"{cell:<24}" for cell in row))
-    sys.exit(len({json.dumps([one["work"], one["weights"]]) for one in report["runs"]}) != 2)
+    found = {json.dumps([one["work"], one["weights"]]) for one in report["runs"]}
+    sys.exit(len(found) != len({one["work"] for one in report["runs"]}))
 
 
 def options() -> argparse.Namespace:
@@ -85,6 +89,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=50_000, help="training images of peers; a fifth validate")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of peers")
+    parser.add_argument("--only", choices=("peers", "short"), help="one piece of work")
     parser.add_argument("--out", type=Path, default=HERE / "engines.json", help="default: %(default)s")
     return parser.parse_args()
 
@@ -100,17 +105,17 @@ def run(engine: str, command: list[str], store: Path) -> dict[str, Any]:
     wall = time.perf_counter() - start
     if done.returncode:
         sys.exit(f"engines: {engine} ended with {done.returncode}: {done.stdout}{done.stderr}")
-    starts, ends, accuracies, weights = [], [], [], {}
+    started = min(file.stat().st_mtime for file in store.glob("jobs/work/*/.hydra/config.yaml"))
+    ends, accuracies, weights = [], [], {}
     for trial, info, _ in trials_with_history("work", store):
-        starts.append(info.start_time / 1000)
         ends.append(info.end_time / 1000)
         accuracies.append(trial["objective"])
         weights[json.dumps([trial[key] for key in sorted(trial) if key.startswith("model.")])] = trial["weights_sha256"]
-    print(f"{store.name}: {wall:.1f} s, span {max(ends) - min(starts):.1f} s", file=sys.stderr)
+    print(f"{store.name}: {wall:.1f} s, span {max(ends) - started:.1f} s", file=sys.stderr)
     return {
         "wall": wall,
-        "span": max(ends) - min(starts),
-        "trials": len(starts),
+        "span": max(ends) - started,
+        "trials": len(ends),
         "best": max(accuracies),
         "mean": statistics.fmean(accuracies),
         "weights": dict(sorted(weights.items())),
