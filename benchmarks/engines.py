@@ -123,8 +123,8 @@ def run(engine: str, command: list[str], store: Path) -> dict[str, Any]:
 
 
 def rows(report: Mapping[str, Any]) -> list[list[str]]:
-    """Return a table: work and engine, both clocks, throughput by either beside that of lanes in the same round."""
-    found = [["", "wall s", "span s", "trials a second", "of lanes'", "of lanes', whole", "best", "mean"]]
+    """Return a table: work and engine, both clocks, throughput by either clock over that of lanes in the same round."""
+    found = [["", "wall s", "span s", "trials / s", "x lanes, span", "x lanes, wall", "best", "mean"]]
     for work in dict.fromkeys(one["work"] for one in report["runs"]):
         base = {one["round"]: one for one in report["runs"] if one["work"] == work and one["engine"] == "lanes"}
         for engine in ENGINES:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sections.engines import engines_section
 from sections.epoch import epoch_section
 from sections.looking import looking_section
 from sections.memory import memory_section
@@ -25,5 +26,6 @@ SECTIONS: dict[str, Section] = {
     "looking": looking_section,
     "memory": memory_section,
     "pruning": pruning_section,
+    "engines": engines_section,
 }
 """Name of a section, of its comments and of its data ``NAME.json`` → what makes it."""
