@@ -44,8 +44,11 @@ from databases import PASSWORD, Postgres, postgres  # noqa: E402  # lies beside 
 from servers import mlflow_server  # noqa: E402
 
 TICK_SECONDS = 0.5
-MARKS = (100, 300, 1000, 3000, 10_000)
-"""Trials at which the clocks are read."""
+MARKS = (300, 1000, 3000, 10_000)
+"""Trials at which the clocks are read, over a window of trials before them: so many start and end at once that a short
+one would say little."""
+WINDOW = (150, 1000)
+"""At least and at most; a quarter of all between."""
 PARAMS = ("x=interval(-5.0,5.0)", "y=interval(-5.0,5.0)", "z=range(1,10)", "kind=choice(a,b,c)")
 CNN = """\
 # @package _global_
@@ -63,6 +66,8 @@ hydra:
       model.activation: choice(swish, relu, tanh)
       train.learning_rate: tag(log, interval(0.0003, 0.003))
 """
+POOL = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "20", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "40"}
+"""Of MLflow's server: more connections than it has threads, as deploy/compose.yaml gives it."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ def run(case: Case, trials: int, seconds: float) -> dict[str, Any]:
         if case.runs == "http":
             assert server is not None
             (folder / "mlflow").mkdir()
-            address = mlflow_server(folder / "mlflow", env, 300, server.url("mlflow"))
+            address = mlflow_server(folder / "mlflow", env | POOL, 300, server.url("mlflow"))
             env["MLFLOW_TRACKING_URI"] = services.enter_context(address)
         seen, wall, code = watched(command(case, storage, trials, seconds, folder), env, folder, seconds)
         log = (folder / "out.txt").read_text("utf-8", "replace")
@@ -184,13 +189,12 @@ def command(case: Case, storage: str, trials: int, seconds: float, folder: Path)
     return [str(SIMULATED / "app.py"), "-m", "hydra/sweeper=besom", *common, *place, *PARAMS]
 
 
-Seen = list[tuple[float, float, float]]
+Seen = list[tuple[float, float, float, float]]
+"""When, the parent's resident MB, its CPU seconds and those of the whole machine."""
 
 
-def watched(
-    command: Sequence[str], env: Mapping[str, str], folder: Path, seconds: float
-) -> tuple[Seen, float, int]:
-    """Run a command; return what was seen of its process (when, resident MB, CPU seconds), its seconds and its code."""
+def watched(command: Sequence[str], env: Mapping[str, str], folder: Path, seconds: float) -> tuple[Seen, float, int]:
+    """Run a command; return what was seen of it, its seconds and its code."""
     started, seen, interrupted = time.time(), [], False
     with (folder / "out.txt").open("w") as out:
         process = subprocess.Popen([sys.executable, *command], cwd=folder, env=env, stdout=out, stderr=out)
@@ -199,7 +203,11 @@ def watched(
             time.sleep(TICK_SECONDS)
             try:
                 times = parent.cpu_times()
-                seen.append((time.time(), parent.memory_info().rss / 2**20, times.user + times.system))
+                everybody = psutil.cpu_times()
+                busy = sum(everybody) - everybody.idle - everybody.iowait
+                if not parent.is_running() or parent.status() == psutil.STATUS_ZOMBIE:
+                    break
+                seen.append((time.time(), parent.memory_info().rss / 2**20, times.user + times.system, busy))
             except psutil.NoSuchProcess:
                 break
             if time.time() - started > seconds and not interrupted:
@@ -210,27 +218,28 @@ def watched(
 
 
 def at(mark: int, calls: Mapping[str, Sequence[tuple[float, float]]], seen: Seen) -> dict[str, float] | None:
-    """Return what the clocks say around a trial: of the tenth of all trials before it; None where it was not reached."""
+    """Return what the clocks say of the trials before one of them; None where that was not reached."""
     if len(calls["tell"]) < mark:
         return None
-    first = mark - max(10, mark // 10)
+    first = mark - min(max(mark // 4, WINDOW[0]), WINDOW[1])
     begin, end = calls["tell"][first][1], calls["tell"][mark - 1][1]
-    inside = [one for one in seen if begin <= one[0] <= end] or [min(seen, key=lambda one: abs(one[0] - end))]
+    inside = [one for one in seen if begin - TICK_SECONDS <= one[0] <= end + TICK_SECONDS]
+    seconds = inside[-1][0] - inside[0][0]
     took = {
-        what: statistics.median(seconds for seconds, _ in calls[key][first:mark]) * 1000
+        what: statistics.median(one for one, _ in calls[key][first:mark]) * 1000
         for what, key in (("ask_ms", "ask"), ("tell_ms", "tell"), ("open_run_ms", "open run"))
         if calls[key]
     }
     if calls["tell and end run"]:
         took["end_run_ms"] = (
-            statistics.median(seconds for seconds, _ in calls["tell and end run"][first:mark]) * 1000 - took["tell_ms"]
+            statistics.median(one for one, _ in calls["tell and end run"][first:mark]) * 1000 - took["tell_ms"]
         )
-    cpu = (inside[-1][2] - inside[0][2]) / (inside[-1][0] - inside[0][0]) if len(inside) > 1 else float("nan")
     return {
         **took,
-        "slowest_ask_ms": max(seconds for seconds, _ in calls["ask"][first:mark]) * 1000,
+        "slowest_ask_ms": max(one for one, _ in calls["ask"][first:mark]) * 1000,
         "trials_per_second": (mark - 1 - first) / (end - begin),
-        "cpu": cpu,
+        "parent_cpu": (inside[-1][2] - inside[0][2]) / seconds,
+        "machine_cpu": (inside[-1][3] - inside[0][3]) / seconds,
         "mb": inside[-1][1],
     }
 

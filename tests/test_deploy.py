@@ -113,6 +113,13 @@ class TestCompose:
         assert "http://127.0.0.1:5000/health" in program
         assert "--port=5000" in SERVICES["mlflow"]["command"]
 
+    def test_mlflow_has_connections_for_all_its_threads_and_the_database_for_all_its_workers(self) -> None:
+        pool = [int(environment("mlflow")[f"MLFLOW_SQLALCHEMYSTORE_{name}"]) for name in ("POOL_SIZE", "MAX_OVERFLOW")]
+        options = " ".join([*SERVICES["mlflow"]["command"], *SERVICES["postgres"]["command"]])
+        workers, most = (int(re.findall(rf"{name}=(\d+)", options)[0]) for name in ("workers", "max_connections"))
+        assert sum(pool) > 40  # the threads of a worker, so one of them always gets the second connection it wants
+        assert workers * sum(pool) < most - 20  # the rest is for sweeps
+
     def test_mlflow_waits_until_the_database_answers(self) -> None:
         assert SERVICES["mlflow"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
 

@@ -16,7 +16,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from test_engines import hydra_app
 
-from besom.configs.frozen import frozen_context
+from besom.configs.frozen import frozen_context, remembering_context
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
@@ -61,6 +61,14 @@ def test_a_frozen_context_composes_what_the_live_one_does(conf: Path, sweep: Pat
     assert [source.path for source in sources] == [str(sweep / "snapshot" / "main-0")]
     frozen.hydra.runtime.config_sources = live.hydra.runtime.config_sources
     assert frozen == live
+
+
+def test_a_remembering_context_composes_what_the_live_one_does_trial_after_trial(conf: Path) -> None:
+    context, master = hydra_app(conf)
+    remembering = remembering_context(context)
+    for overrides in (["db=sqlite", "x=3"], ["db=mysql", "x=3"], ["db=sqlite", "db.port=4"], ["db=sqlite", "+y=1"], []):
+        live, remembered = (each.config_loader.load_sweep_config(master, overrides) for each in (context, remembering))
+        assert remembered == live
 
 
 @pytest.mark.parametrize("edit", ["changed", "broken", "deleted"])

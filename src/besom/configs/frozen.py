@@ -42,6 +42,11 @@ def frozen_context(context: HydraContext, sweep_folder: Path) -> HydraContext:
     return replace(context, config_loader=loader)
 
 
+def remembering_context(context: HydraContext) -> HydraContext:
+    """Return a context that reads each config file once; where they are a copy already, as in besom's own sweeps."""
+    return replace(context, config_loader=RememberingLoader(context.config_loader.get_search_path()))
+
+
 class FrozenRepository(ConfigRepository):
     """Hydra's repository of configs, with copies in the place of the folders on the search path.
 

@@ -21,7 +21,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from besom.code_watch import CodeWatch
-from besom.configs.frozen import frozen_context
+from besom.configs.frozen import frozen_context, remembering_context
 from besom.engines.engine import Engine, Job, WorkerDied
 from besom.engines.launcher import job_folder, ran_in, result_of
 from besom.errors import ConfigError, DiskFull, UserError
@@ -73,7 +73,8 @@ def sweep(
     comparable = sweep_settings.comparable(master, raw, arguments)
     sweep_settings.check_search(settings)
     refuse_what_no_engine_can(settings, master)
-    with _locked(settings, folder, is_own=raw["tracker"] is not None) as lock:
+    is_own = raw["tracker"] is not None
+    with _locked(settings, folder, is_own) as lock:
         found = find_study(settings.storage, settings.study_name)
         _refuse_folder_of_another(settings, folder, found)
         if (stored := settings_of(found)) is not None:
@@ -89,8 +90,8 @@ def sweep(
         tracker = imported("hydra.sweeper.tracker._target_", raw["tracker"]["_target_"])() if raw["tracker"] else None
         measure = imported("hydra.sweeper.measure", raw["measure"]) if raw["measure"] else None
         _own(folder, study.id)
-        home = study.home(folder) if raw["tracker"] is None and _is_elsewhere(settings, folder) else folder
-        frozen = frozen_context(context, home) if settings.freeze else context
+        home = study.home(folder) if not is_own and _is_elsewhere(settings, folder) else folder
+        frozen = _frozen(context, home, settings.freeze, is_own)
         Sweep(
             settings,
             Jobs(master, frozen, settings, measure, is_tracked=tracker is not None),
@@ -113,6 +114,13 @@ def _locked(settings: SweepSettings, folder: Path, is_own: bool) -> Iterator[Stu
             lock = file.parent.resolve() / f".{file.name}-{settings.study_name}.lock"
             locks.enter_context(parent_lock(lock, settings.study_name))
         yield locks.enter_context(study_lock(settings.storage, settings.study_name))
+
+
+def _frozen(context: HydraContext, home: Path, freeze: bool, is_own: bool) -> HydraContext:
+    """Return the context that trials are composed in; besom's own sweeps run on a copy of the files already."""
+    if freeze:
+        return frozen_context(context, home)
+    return remembering_context(context) if is_own else context
 
 
 def _is_elsewhere(settings: SweepSettings, folder: Path) -> bool:
