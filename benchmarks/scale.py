@@ -4,12 +4,12 @@ Each case is one sweep by the real command, its lanes simulated (simulated/lanes
 and the servers behind it. Beside it Optuna's own ask and tell runs on the same storage. The study is in SQLite or in
 PostgreSQL, runs are in no place, in the store's SQLite, or in an MLflow server on PostgreSQL by HTTP.
 
-    python benchmarks/scale.py                                      everything; an hour and a half
+    python benchmarks/scale.py                                      everything; an hour
     python benchmarks/scale.py --trials 300 --out f.json            does everything work?
     python benchmarks/scale.py --only formula-sqlite --append       one case anew, the others as they were
 
-A case is stopped after ``--seconds``; what it reached counts. Needs PostgreSQL's programs; without them those cases
-are left out.
+A case is stopped after some minutes (`CASES`); what it reached counts. Needs PostgreSQL's programs; without them those
+cases are left out.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ from typing import Any
 import psutil
 from clocks import read_with_times
 from machine import about_machine
+from page import replaced
+from sections.scale import scale_section
 
 from besom.paths import write_atomically
 
 HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "scale.md"
 SIMULATED = HERE / "simulated"
 sys.path.append(str(HERE.parent / "tests"))
 
@@ -80,6 +83,7 @@ class Case:
         storage: of the study: ``sqlite`` or ``postgresql``.
         runs: where they go: ``-``, ``sqlite`` or ``http``.
         lane_seconds: that a trial takes in its lane.
+        most_seconds: after which it is stopped; what it reached by then counts.
     """
 
     label: str
@@ -89,18 +93,19 @@ class Case:
     sampler: str = "random"
     pruner: str = "none"
     lane_seconds: float = 0.1
+    most_seconds: float = 240.0
 
 
 CASES = {
-    "formula-sqlite": Case("random", "formula"),
+    "formula-sqlite": Case("random", "formula", most_seconds=600),
     "optuna-sqlite": Case("random, Optuna alone", "optuna"),
-    "formula-postgresql": Case("random", "formula", "postgresql"),
+    "formula-postgresql": Case("random", "formula", "postgresql", most_seconds=600),
     "optuna-postgresql": Case("random, Optuna alone", "optuna", "postgresql"),
     "formula-median": Case("random, median pruner", "formula", pruner="median"),
     "formula-tpe": Case("TPE", "formula", sampler="tpe"),
     "optuna-tpe": Case("TPE, Optuna alone", "optuna", sampler="tpe"),
-    "cnn-sqlite": Case("besom sweep", "cnn", runs="sqlite", lane_seconds=1.0),
-    "cnn-servers": Case("besom sweep", "cnn", "postgresql", "http", lane_seconds=1.0),
+    "cnn-sqlite": Case("besom sweep", "cnn", runs="sqlite", lane_seconds=1.0, most_seconds=480),
+    "cnn-servers": Case("besom sweep", "cnn", "postgresql", "http", lane_seconds=1.0, most_seconds=1080),
 }
 
 
@@ -108,9 +113,9 @@ def main() -> None:
     """Run the cases one after another, keep each at once, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=1200.0, help="for each case (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="NAME", help=", ".join(CASES))
     parser.add_argument("--append", action="store_true", help="keep the other cases that --out already has")
+    parser.add_argument("--page", type=Path, default=PAGE, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=HERE / "scale.json", help="default: %(default)s")
     given = parser.parse_args()
     report: dict[str, Any] = {**about_machine(), "trials": given.trials, "cases": {}}
@@ -120,12 +125,15 @@ def main() -> None:
         if CASES[name].storage == "postgresql" and not (shutil.which("initdb") or Path("/usr/lib/postgresql").is_dir()):
             print(f"scale: {name} is left out: PostgreSQL is not installed", file=sys.stderr)
             continue
-        report["cases"][name] = {"label": CASES[name].label, **run(CASES[name], given.trials, given.seconds)}
+        report["cases"][name] = {"label": CASES[name].label, **run(CASES[name], given.trials)}
         write_atomically(given.out, json.dumps(report, indent=1) + "\n")
         print(f"{name}: {report['cases'][name]['marks']}", file=sys.stderr)
+    report["cases"] = {name: report["cases"][name] for name in CASES if name in report["cases"]}
+    text = given.page.read_text("utf-8") if given.page.is_file() else ""
+    given.page.write_text(replaced(text, "scale", scale_section(report, given.page)), encoding="utf-8")
 
 
-def run(case: Case, trials: int, seconds: float) -> dict[str, Any]:
+def run(case: Case, trials: int) -> dict[str, Any]:
     """Run one case in a folder of its own; return what was seen of it."""
     with tempfile.TemporaryDirectory(prefix="besom-scale-") as name, ExitStack() as services:
         folder = Path(name)
@@ -138,7 +146,7 @@ def run(case: Case, trials: int, seconds: float) -> dict[str, Any]:
             (folder / "mlflow").mkdir()
             address = mlflow_server(folder / "mlflow", env | POOL, 300, server.url("mlflow"))
             env["MLFLOW_TRACKING_URI"] = services.enter_context(address)
-        seen, wall, code = watched(command(case, storage, trials, seconds, folder), env, folder, seconds)
+        seen, wall, code = watched(command(case, storage, trials, folder), env, folder, case.most_seconds)
         log = (folder / "out.txt").read_text("utf-8", "replace")
         calls = read_with_times(folder / "clocks.txt")
         if code not in (0, 130):
@@ -172,10 +180,10 @@ def _postgres() -> Iterator[Postgres]:
         yield server
 
 
-def command(case: Case, storage: str, trials: int, seconds: float, folder: Path) -> list[str]:
+def command(case: Case, storage: str, trials: int, folder: Path) -> list[str]:
     """Return a case's command line."""
     if case.what == "optuna":
-        return [str(SIMULATED / "optuna_alone.py"), storage, case.sampler, str(trials), str(seconds)]
+        return [str(SIMULATED / "optuna_alone.py"), storage, case.sampler, str(trials), str(case.most_seconds)]
     common = [
         *("hydra/launcher=simulated", f"hydra.launcher.seconds={case.lane_seconds}"),
         *(f"hydra/sweeper/sampler={case.sampler}", "hydra.sweeper.sampler.seed=1"),
