@@ -50,6 +50,8 @@ bench: venv ## every benchmark, then docs/benchmarks.md; hours; BESOM_MNIST_NPZ 
 	@$(BIN)/python benchmarks/looking.py
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/pruning.py
+	@$(BIN)/python benchmarks/engines.py
+	@$(BIN)/python benchmarks/scale.py
 	@$(MAKE) bench-peers
 	@$(MAKE) bench-page
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("mlruns/*.md")])
 SWEEPS = sorted(ROOT.glob("sweeps/*.yaml"))
-OURS = (".ci", "benchmarks", "conf", "docs", "examples", "src", "sweeps", "tests")
+OURS = (".ci", "benchmarks", "conf", "deploy", "docs", "examples", "src", "sweeps", "tests")
 """Folders that hold only files of the project."""
 
 
