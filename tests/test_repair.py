@@ -37,7 +37,7 @@ from besom.lock import parent_lock
 from besom.paths import Store
 from besom.results import TrialResult
 from besom.storage import load_study
-from besom.upkeep import mend_trials
+from besom.upkeep import books
 from besom.upkeep.doctor import examine
 from besom.upkeep.findings import Finding
 from besom.upkeep.repair import repair
@@ -151,9 +151,9 @@ def test_killed_between_a_trials_attributes_and_its_state_the_same_call_finishes
         def die(*arguments: object) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
-        storage = mend_trials.open_storage(store.studies_uri)
+        storage = books.open_storage(store.studies_uri)
         storage.set_trial_state_values = die  # type: ignore[method-assign]
-        mend_trials.open_storage = lambda url: storage
+        books.open_storage = lambda url: storage
         list(repair(store))
 
     in_a_child(dies)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,12 +17,12 @@ from typing import Any, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from besom.errors import ConfigError, SweepLocked, discreet
+from besom.errors import ConfigError, SweepLocked, causes, discreet
 from besom.withheld import without_password
 
 log = logging.getLogger(__name__)
@@ -30,12 +31,16 @@ GIVEN = "BESOM_STORAGE"
 """The variable with the whole URL of a storage, its password included."""
 PATIENCE = 600.0
 """Seconds that a server may be away while a sweep runs."""
+READERS_PATIENCE = 5.0
+"""Likewise while somebody reads, who would rather be told."""
 PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 CONNECT_SECONDS = 10
 ALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 """Of libpq: a server that vanished without a word is given up within half a minute."""
 SERVERS_ALIVE = "-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 """Of the server, for this session: so is a parent whose machine vanished, and with it its lock."""
+FORBIDDEN = "42501"
+"""PostgreSQL's code of a right that is missing."""
 
 Result = TypeVar("Result")
 
@@ -70,14 +75,16 @@ def connect_arguments(url: URL) -> dict[str, Any]:
 
 def is_away(error: BaseException) -> bool:
     """Tell whether an error means that the server cannot be reached, or has ended the connection."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OperationalError | InterfaceError):
-            return True
-        if isinstance(cause, DBAPIError) and cause.connection_invalidated:
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+    return any(
+        isinstance(cause, OperationalError | InterfaceError)
+        or (isinstance(cause, DBAPIError) and cause.connection_invalidated)
+        for cause in causes(error)
+    )
+
+
+def _is_forbidden(error: BaseException) -> bool:
+    """Tell whether the server says that its user lacks a right."""
+    return any(getattr(cause, "sqlstate", None) == FORBIDDEN for cause in causes(error))
 
 
 class ServerStorage(optuna.storages.RDBStorage):
@@ -89,25 +96,23 @@ class ServerStorage(optuna.storages.RDBStorage):
     Args:
         url: without a password, see `with_password`.
         on_return: called when the server answers again, before anything else is written.
+        is_read: for who only reads: makes no tables, which must be there, and gives up soon.
+
+    Raises:
+        ConfigError: the server cannot be reached, or its driver is not installed.
     """
 
-    def __init__(self, url: str, on_return: Callable[[], None] | None = None) -> None:
+    def __init__(self, url: str, on_return: Callable[[], None] | None = None, *, is_read: bool = False) -> None:
         self._on_return = on_return
         self._shown = without_password(url)
+        self._patience = READERS_PATIENCE if is_read else PATIENCE
         whole = with_password(url)
-        try:
+        with _reaching(url):
             super().__init__(
-                whole.render_as_string(hide_password=False), engine_kwargs={"connect_args": connect_arguments(whole)}
+                whole.render_as_string(hide_password=False),
+                engine_kwargs={"connect_args": connect_arguments(whole)},
+                skip_table_creation=is_read,
             )
-        except ImportError as error:
-            raise ConfigError(
-                f"hydra.sweeper.storage={self._shown} needs a driver that is not installed: {error}; "
-                "pip install 'besom[postgresql]'"
-            ) from error
-        except Exception as error:
-            if not is_away(error):
-                raise
-            raise _unreachable(url, error) from error
 
     def patiently(self, call: Callable[[], Result], again: Callable[[], Result] | None = None) -> Result:
         """Return what a call returns, made again while the server is away.
@@ -119,7 +124,7 @@ class ServerStorage(optuna.storages.RDBStorage):
             ConfigError: the server stayed away.
             SweepLocked: another parent has taken the sweep meanwhile.
         """
-        end, pauses, was_away = time.monotonic() + PATIENCE, iter(PAUSES), False
+        end, pauses, was_away = time.monotonic() + self._patience, iter(PAUSES), False
         while True:
             try:
                 if was_away and self._on_return is not None:
@@ -130,8 +135,8 @@ class ServerStorage(optuna.storages.RDBStorage):
                     raise
                 if time.monotonic() > end:
                     raise ConfigError(
-                        f"{self._shown} has not answered for {PATIENCE / 60:.0f} minutes: {_first_line(error)}; the "
-                        "same command goes on once it does"
+                        f"{self._shown} has not answered for {_told(self._patience)}: {_first_line(error)}; the same "
+                        "command goes on once it does"
                     ) from error
                 if not was_away:
                     log.warning("%s does not answer, waiting for it: %s", self._shown, _first_line(error))
@@ -147,12 +152,15 @@ class ServerStorage(optuna.storages.RDBStorage):
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         create = super().create_new_trial
-        before = self.get_n_trials(study_id)
+        # a sweep's trials have their numbers already: to count those that are stored, all would be read
+        known = -1 if template_trial is None else template_trial.number
+        number = known if known >= 0 else self.get_n_trials(study_id)
 
         def again() -> int:
-            if self.get_n_trials(study_id) > before:  # the server had done it
-                return self.get_trial_id_from_study_id_trial_number(study_id, before)
-            return create(study_id, template_trial)
+            try:
+                return self.get_trial_id_from_study_id_trial_number(study_id, number)  # the server had done it
+            except KeyError:
+                return create(study_id, template_trial)
 
         return self.patiently(lambda: create(study_id, template_trial), again)
 
@@ -214,13 +222,23 @@ class StudyLock:
             return
         connection = self._engine.connect()
         if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}):
-            holder = self._holder(connection)
+            found = self._session(connection)
             connection.close()
+            holder = "another process" if found is None else f"'{found[0]}' from {found[1]}"
             raise SweepLocked(
                 f"sweep '{self._sweep}' is being run by {holder}; wait for it, stop it with Ctrl-C there, or use "
                 "another --name"
             )
         self._connection = connection
+
+    def holder(self) -> dict[str, str] | None:
+        """Return host and process of who holds it, empty where that is no besom; None where nobody does."""
+        with self._engine.connect() as connection:
+            found = self._session(connection)
+        if found is None:
+            return None
+        named = re.fullmatch(r"besom (\S+) (\d+)", found[0])
+        return {} if named is None else {"host": named[1], "pid": named[2]}
 
     def release(self) -> None:
         """Let go of it."""
@@ -245,17 +263,18 @@ class StudyLock:
             return False
         return True
 
-    def _holder(self, connection: Connection) -> str:
-        """Return who holds it, as the server knows it."""
+    def _session(self, connection: Connection) -> tuple[str, str] | None:
+        """Return name and address of the session that holds it, as the server knows it; locks are of one database."""
         found = connection.execute(
             text(
                 "SELECT application_name, coalesce(host(client_addr), 'local') FROM pg_stat_activity JOIN pg_locks "
-                "USING (pid) WHERE locktype = 'advisory' AND objsubid = 1 AND "
+                "USING (pid) WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND "
+                "database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND "
                 "(classid::bigint << 32 | objid::bigint) = :key"
             ),
             {"key": self._key},
         ).first()
-        return "another process" if found is None else f"'{found[0]}' from {found[1]}"
+        return None if found is None else (str(found[0]), str(found[1]))
 
 
 _held: dict[tuple[str, str], StudyLock] = {}
@@ -275,14 +294,11 @@ def study_lock(url: str, sweep: str) -> Iterator[StudyLock | None]:
     if known is not None or not is_postgresql(url):
         yield known
         return
-    lock = StudyLock(url, sweep)
+    with _reaching(url):
+        lock = StudyLock(url, sweep)
     try:
-        try:
+        with _reaching(url):
             lock.acquire()
-        except Exception as error:
-            if not is_away(error):
-                raise
-            raise _unreachable(url, error) from error
         _held[url, sweep] = lock
         yield lock
     finally:
@@ -290,11 +306,61 @@ def study_lock(url: str, sweep: str) -> Iterator[StudyLock | None]:
         lock.release()
 
 
-def _unreachable(url: str, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"hydra.sweeper.storage={without_password(url)} cannot be reached: {_first_line(error)}; expected a server "
-        f"that answers, its password in {GIVEN} or PGPASSWORD"
-    )
+def study_holder(url: str, sweep: str) -> dict[str, str] | None:
+    """Return who holds a study's lock in its server, see `StudyLock.holder`; only looks.
+
+    Raises:
+        ConfigError: the server cannot be reached.
+    """
+    if not is_postgresql(url):
+        return None
+    with _reaching(url):
+        lock = StudyLock(url, sweep)
+        try:
+            return lock.holder()
+        finally:
+            lock.release()
+
+
+def tables_of(url: str) -> set[str]:
+    """Return the names of the tables in a server's database.
+
+    Raises:
+        ConfigError: the server cannot be reached, or its driver is not installed.
+    """
+    whole = with_password(url)
+    with _reaching(url):
+        engine = create_engine(whole, poolclass=NullPool, connect_args=connect_arguments(whole))
+        return set(inspect(engine).get_table_names())
+
+
+@contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    """Turn what a driver says of a server that is away, or that it is not there itself, into one line."""
+    shown = without_password(url)
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(
+            f"hydra.sweeper.storage={shown} needs a driver that is not installed: {error}; "
+            "pip install 'besom[postgresql]'"
+        ) from error
+    except Exception as error:
+        if _is_forbidden(error):
+            raise ConfigError(
+                f"hydra.sweeper.storage={shown} cannot be used: {_first_line(error)}; expected a user with the rights "
+                "to make tables in that database, and to read and write them"
+            ) from error
+        if not is_away(error):
+            raise
+        raise ConfigError(
+            f"hydra.sweeper.storage={shown} cannot be reached: {_first_line(error)}; expected a server that answers, "
+            f"its password in {GIVEN} or PGPASSWORD"
+        ) from error
+
+
+def _told(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds > 60 else f"{seconds:.0f} seconds"
 
 
 def _first_line(error: BaseException) -> str:

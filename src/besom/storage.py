@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from besom.databases import (
     tables_in,
 )
 from besom.errors import ConfigError, StoreDamaged, one_line
-from besom.server_storage import ServerStorage
+from besom.server_storage import ServerStorage, tables_of
 from besom.withheld import without_password
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # what a sweep does is told by `besom.sweep.progress`
@@ -54,10 +55,15 @@ def open_storage(url: str, on_return: Callable[[], None] | None = None) -> optun
 def read_storage(url: str) -> optuna.storages.RDBStorage | None:
     """Open Optuna's storage for reading; None where nothing has been written into it yet.
 
+    A server that goes away meanwhile is waited for a few seconds only.
+
     Raises: as `open_storage`.
     """
     if (file := database_file(url)) is None:
-        return _opened(url, ReadingConnection)
+        if not tables_of(url) >= TABLES:
+            return None
+        with _of_this_optuna(without_password(url)):
+            return ServerStorage(url, is_read=True)
     if not is_there(file):
         return None
     there = readable(file)
@@ -73,15 +79,22 @@ def _opened(
     logging.getLogger("alembic").setLevel(logging.WARNING)
     file = database_file(url)
     if file is None:
-        return ServerStorage(url, on_return)
+        with _of_this_optuna(without_password(url)):
+            return ServerStorage(url, on_return)
     tables = tables_in(file)
     refuse_foreign(file, tables, "Optuna", TABLES)
-    try:
+    with _of_this_optuna(file):
         return optuna.storages.RDBStorage(
             url, engine_kwargs={"connect_args": {"factory": connection}}, skip_table_creation=tables >= TABLES
         )
+
+
+@contextmanager
+def _of_this_optuna(place: Path | str) -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, AssertionError) as error:  # of another version of Optuna; its message says what to do
-        raise StoreDamaged(f"{file} is of another version of Optuna: {one_line(error)}") from error
+        raise StoreDamaged(f"{place} is of another version of Optuna: {one_line(error)}") from error
 
 
 def has_storage(url: str) -> bool:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from besom.databases import is_there
 from besom.errors import ConfigError, StoreDamaged, one_line
 from besom.files import Unusable, read_bounded
-from besom.paths import Store, write_atomically
+from besom.paths import SWEEP_NAME, Store, write_atomically
 from besom.server_storage import GIVEN
 from besom.storage import database_file, has_storage, read_storage, study_names
 from besom.uris import LOOPBACK, check_no_password
@@ -74,6 +74,11 @@ def storage_of(store: Store, sweep: str, environ: Mapping[str, str] = os.environ
     return store.studies_uri
 
 
+def place_of(store: Store, url: str) -> str:
+    """Return where a study is kept, as words: the store's own file, or a server."""
+    return str(store.studies_db) if url == store.studies_uri else without_password(url)
+
+
 def keep_storage(store: Store, sweep: str, url: str) -> None:
     """Store where a sweep's study is, if it is in a server, for those who read it later."""
     if url == store.studies_uri:
@@ -82,10 +87,16 @@ def keep_storage(store: Store, sweep: str, url: str) -> None:
         write_atomically(store.storage(sweep), url)
 
 
+def names_in_servers(store: Store) -> list[str]:
+    """Return the names of the sweeps of a store whose studies are said to be in servers."""
+    names = (file.parent.name for file in store.root.glob("jobs/*/storage"))
+    return sorted(name for name in names if SWEEP_NAME.fullmatch(name))  # not .locks, which a sweep may be named in
+
+
 def all_study_names(store: Store, environ: Mapping[str, str] = os.environ) -> list[str]:
     """Return the names of the studies that a store has, in its file and in servers, and those in ``BESOM_STORAGE``."""
     names = set(study_names(store.studies_uri)) if has_storage(store.studies_uri) else set()
-    names |= {file.parent.name for file in store.root.glob("jobs/*/storage")}
+    names |= set(names_in_servers(store))
     given = given_storage(environ)
     if given is not None and (storage := read_storage(given)) is not None:
         names |= {study.study_name for study in storage.get_all_studies() if "id" in study.user_attrs}

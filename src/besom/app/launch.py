@@ -17,7 +17,7 @@ from besom.app.composed import Composed, is_chosen, refuse_damaged, staged
 from besom.app.config_file import lay_config_file
 from besom.app.delete import delete_locked, is_half_deleted
 from besom.app.plan import PlannedSweep
-from besom.app.store import create_store, keep_data, refuse_lost, refuse_read_only
+from besom.app.store import create_store, keep_data, refuse_lost, refuse_other_data, refuse_read_only
 from besom.data import SHARED_FOLDER
 from besom.databases import fold_in
 from besom.disk import explain
@@ -34,11 +34,12 @@ from besom.spool.probe import why_away
 from besom.storage import find_study, load_study, settings_of
 from besom.sweep import settings as sweep_settings
 from besom.sweep.settings import SweepSettings
+from besom.sweep.study import DATA_DIGEST, note_data
 from besom.sweep.tally import Tally
 from besom.tracking import checked_file, fix_environment, keep_uri, tracking_uri
 from besom.upkeep.moved import refuse_moved
 from besom.uris import HTTP
-from besom.whereabouts import keep_storage
+from besom.whereabouts import keep_storage, place_of
 from besom.withheld import withheld
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     if is_half_deleted(study):
         study, fresh = None, True
     if not fresh:
-        refuse_lost(store, name, study)
+        refuse_lost(store, name, place_of(store, plan.settings.storage), study)
     stored = settings_of(study)
     if stored is not None:
         sweep_settings.refuse_changes(name, stored, plan.comparable)
@@ -111,6 +112,8 @@ def _sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     if plan.made.config.hydra.launcher.get("gpus_per_lane"):
         os.environ[GPUS] = "of lanes"  # a cluster of this machine finds none that its parent hides
     _fix_environment(plan.trial.train.threads)
+    if study is not None and DATA_DIGEST in study.user_attrs:  # another store may have begun it
+        refuse_other_data(name, str(study.user_attrs[DATA_DIGEST]), data.load(plan.trial.data).digest)
     is_needed = not _is_complete(plan.settings, study)
     with _told_of_full_disk(store), _lanes_warming_up(plan, is_needed=is_needed):
         create_store(store)
@@ -189,9 +192,12 @@ def _run(plan: PlannedSweep, *, fresh: bool, is_resume: bool, trains: bool) -> N
     else:  # a snapshot without a study is of a start that died before it had one
         shutil.rmtree(store.snapshot(name), ignore_errors=True)
         plan.stage.keep_as(store.snapshot(name))
-    keep_data(store, name, data.load(plan.trial.data).digest, is_resume=is_resume)
+    digest, url = data.load(plan.trial.data).digest, plan.settings.storage
+    keep_data(store, name, digest, is_resume=is_resume)
     keep_uri(store, name, plan.made.config.tracking.uri)
-    keep_storage(store, name, plan.settings.storage)
+    keep_storage(store, name, url)
+    if url != store.studies_uri:  # who takes it up from another store has not what this one keeps
+        note_data(url, name, plan.settings.search.directions, digest)
     from besom.app.hydra_main import run_hydra
 
     with _recorded(plan), _shared_images(plan, is_needed=trains):

@@ -65,26 +65,30 @@ def refuse_read_only(store: Store) -> None:
         )
 
 
-def refuse_lost(store: Store, name: str, study: Study | None) -> None:
+def refuse_lost(store: Store, name: str, place: str, study: Study | None) -> None:
     """Raise `StoreDamaged` where a sweep's folder has results of trials that its study does not know.
 
     A trial is in the study before anything of it is on disk: the database has lost what was in it, and to go on would
     train other points under the same numbers.
+
+    Args:
+        place: where the study is, or was: the store's file, or a server.
     """
+    with_it = ", its -wal with it" if place == str(store.studies_db) else ""
     id_ = study.user_attrs.get("id") if study is not None else None
     known = len(study.get_trials(deepcopy=False)) if study is not None else 0
     jobs = [int(path.parent.name) for path in store.sweep(name).glob("*/result.json") if path.parent.name.isdecimal()]
     if id_ is None and jobs:
         raise StoreDamaged(
-            f"{store.sweep(name)} has the results of {len(jobs)} trials, and {store.studies_db} does not know their "
-            f"sweep: put that file back from a copy, its -wal with it, or start over with --fresh, which deletes them"
+            f"{store.sweep(name)} has the results of {len(jobs)} trials, and {place} does not know their sweep: put "
+            f"that back from a copy{with_it}, or start over with --fresh, which deletes them"
         )
     lost = [job for job in jobs if job >= known and TrialResult.read(store.job(name, job), job, str(id_)) is not None]
     if lost:
         raise StoreDamaged(
-            f"{store.studies_db} has {known} trials of sweep '{name}', but {store.job(name, min(lost))} holds the "
-            "result of a later one: it has lost its last writes; put it back from a copy, its -wal with it, or start "
-            "over with --fresh, which deletes them"
+            f"{place} has {known} trials of sweep '{name}', but {store.job(name, min(lost))} holds the result of a "
+            f"later one: it has lost its last writes; put it back from a copy{with_it}, or start over with --fresh, "
+            "which deletes them"
         )
 
 
@@ -98,7 +102,12 @@ def keep_data(store: Store, name: str, digest: str, *, is_resume: bool) -> None:
     if not is_resume or not file.is_file():
         write_atomically(file, digest)
         return
-    if (before := file.read_text(encoding="utf-8", errors="replace")) != digest:
+    refuse_other_data(name, file.read_text(encoding="utf-8", errors="replace"), digest)
+
+
+def refuse_other_data(name: str, before: str, digest: str) -> None:
+    """Raise `ResumeError` where a sweep was started with other images than those of now, see `keep_data`."""
+    if before != digest:
         raise ResumeError(
             f"sweep '{name}' was started with other images (SHA-256 {before[:12]}… then, {digest[:12]}… now): its "
             "trials could not be compared; name the same file with data.path, or use another --name"

@@ -17,13 +17,13 @@ from besom.contained import local_path, refuse_outside
 from besom.errors import MOST_QUOTED, ConfigError, NotFound, StoreDamaged, did_you_mean
 from besom.files import Unusable, kind_of
 from besom.paths import SWEEP_NAME, Store
-from besom.storage import find_study, load_study
+from besom.storage import find_study
 from besom.sweep.run_ids import known_ids, run_id_of
 from besom.sweep.tally import Tally
 from besom.temporary import temporary_folder
 from besom.tracker import is_provisional
 from besom.uris import refuse_remote_artifacts
-from besom.whereabouts import all_study_names, storage_of
+from besom.whereabouts import all_study_names, place_of, storage_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -76,9 +76,13 @@ def open_study(store: Store, name: str) -> Study:
     """
     if not store.exists:
         raise no_store(store)
+    return _known_study(store, name)
+
+
+def _known_study(store: Store, name: str) -> Study:
     study = find_study(storage_of(store, name), name) if SWEEP_NAME.fullmatch(name) else None
     if study is None:
-        raise _no_sweep(store, name, sweep_names(store))
+        raise _no_sweep(store, name, [known for known in sweep_names(store) if known != name])
     return study
 
 
@@ -90,7 +94,8 @@ def sweep_names(store: Store) -> list[str]:
 def _no_sweep(store: Store, name: str, known: Sequence[str]) -> NotFound:
     there = f"there is {', '.join(known)}" if known else "there is none yet"
     if SWEEP_NAME.fullmatch(name) and any(store.sweep(name).glob("*/result.json")):
-        there = f"{store.sweep(name)} is there, but {store.studies_db} has lost it: put that back from a copy"
+        place = place_of(store, storage_of(store, name))
+        there = f"{store.sweep(name)} is there, but {place} has lost it: put that back from a copy"
     name = name[:MOST_QUOTED]
     return NotFound(f"no sweep '{name}' in {store.root}; {there}{did_you_mean(name, known)}")
 
@@ -232,7 +237,7 @@ def _uris_of(store: Store, known: Sequence[str]) -> Iterator[str]:
 
 
 def _run_id_of(store: Store, name: str, number: str) -> str:
-    study = load_study(storage_of(store, name), name)
+    study = _known_study(store, name)
     trials = study.get_trials(deepcopy=False)
     if not number.isdecimal() or len(number) > 18 or int(number) >= len(trials):
         there = f"expected a number from 0 to {len(trials) - 1}" if trials else "it has none yet"
@@ -245,7 +250,7 @@ def _run_id_of(store: Store, name: str, number: str) -> str:
 
 
 def _best_run_id(store: Store, name: str) -> str:
-    study = load_study(storage_of(store, name), name)
+    study = _known_study(store, name)
     trial = Tally.of(study).best
     run_id = run_id_of(trial, known_ids(study)) if trial is not None else None
     if run_id is None:

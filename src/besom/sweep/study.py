@@ -43,6 +43,22 @@ class Asked:
     error: str | None = None
 
 
+DATA_DIGEST = "data_digest"
+"""Attribute of a study in a server: the SHA-256 of the images that its sweep was started with."""
+
+
+def note_data(url: str, name: str, directions: Sequence[str], digest: str) -> None:
+    """Store which images a sweep is trained on with its study, which is made for that where there is none yet."""
+    study = optuna.create_study(
+        storage=open_storage(url),
+        study_name=name,
+        directions=[StudyDirection[direction.upper()] for direction in directions],
+        load_if_exists=True,
+    )
+    if DATA_DIGEST not in study.user_attrs:
+        study.set_user_attr(DATA_DIGEST, digest)
+
+
 class SweepStudy:
     """One sweep's study, opened for writing by its parent.
 

@@ -19,18 +19,22 @@ from besom.experiments import mlflow_client
 from besom.files import Unusable, read_bounded
 from besom.lock import holder_of, identity_in
 from besom.paths import SWEEP_NAME, Store
+from besom.server_storage import study_holder, study_lock
 from besom.spool.deliver import Waiting, pending
 from besom.spool.probe import why_away
+from besom.storage import open_storage
+from besom.sweep.endings import job_folder_of
 from besom.sweep.run_ids import ids_in, run_id_of
+from besom.sweep.study import DATA_DIGEST
 from besom.tracking import uri_of
 from besom.upkeep.run_records import RunRecord, in_database, on_server
+from besom.upkeep.studies import OWNER, Found
 from besom.upkeep.untouched import Untouched
+from besom.uris import HTTP
 from besom.withheld import without_password
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-MARKS = {"id", "settings"}
-"""Attributes of every sweep's study, see `besom.sweep.study.SweepStudy`."""
+MARKS = {"id", "settings", DATA_DIGEST}
+"""Attributes that only a sweep's study has, one of them always, see `besom.sweep.study.SweepStudy`."""
 HOME = "home"
 """The study's attribute that is a path, see `besom.sweep.study.SweepStudy.home`."""
 MOST_BYTES = 10_000
@@ -42,6 +46,7 @@ class Books:
     """A sweep.
 
     Args:
+        url: where its study is.
         uri: where its runs went.
         runs: by id; None where MLflow cannot be read, and ``unread`` says why.
         holder: who works on the sweep now, see `besom.lock.holder_of`; None where nobody else does.
@@ -51,6 +56,7 @@ class Books:
 
     store: Store
     name: str
+    url: str
     study: optuna.Study
     trials: list[FrozenTrial]
     uri: str
@@ -82,6 +88,44 @@ class Books:
         """Tell whether MLflow was not told all of a trial's run yet."""
         return bool({str(trial.user_attrs.get("run_id")), self.run_id_of(trial)} & set(self.waiting))
 
+    @property
+    def is_in_store(self) -> bool:
+        """Tell whether the study is in the store's own file, not in a server."""
+        return self.url == self.store.studies_uri
+
+    def ran_elsewhere(self, trial: FrozenTrial) -> bool:
+        """Tell whether a trial may have run from another store: several take up a sweep whose study is in a server."""
+        if self.is_in_store or "point" not in trial.user_attrs:
+            return False
+        is_of_server = self.uri.startswith(HTTP)  # whose MLflow is of all stores
+        if self.is_waiting(trial) or (not is_of_server and self.run_of(trial) is not None):
+            return False
+        return not self._is_folder_of_study or not job_folder_of(trial, self.home).is_dir()
+
+    @cached_property
+    def _is_folder_of_study(self) -> bool:
+        owner = self.home / OWNER
+        return owner.is_file() and owner.read_text(encoding="utf-8", errors="replace") == self.id
+
+    def has_lost_run_of(self, trial: FrozenTrial) -> bool:
+        """Tell whether MLflow has a trial's run no more; the MLflow of another store is not looked at."""
+        if self.run_id_of(trial) is None or self.run_of(trial) is not None or self.is_waiting(trial):
+            return False
+        return self.uri.startswith(HTTP) or not self.ran_elsewhere(trial)
+
+    def open_study(self) -> RDBStorage:
+        """Open the study's storage for writing; who does holds the sweep's locks.
+
+        Raises:
+            SweepLocked: that in the study's server was lost with its session, and another parent has it now.
+            ConfigError: the server cannot be reached.
+        """
+        with study_lock(self.url, self.name) as lock:
+            if lock is None:
+                return open_storage(self.url)
+            lock.acquire()
+            return open_storage(self.url, lock.acquire)
+
     def run_of(self, trial: FrozenTrial) -> RunRecord | None:
         """Return a trial's run, None where it has none or MLflow has it no more."""
         return (self.runs or {}).get(str(self.run_id_of(trial)))
@@ -90,24 +134,6 @@ class Books:
         """Return the trial that a run's tags name, where the study has it."""
         number = run.tags.get("trial", "")
         return self.trials[int(number)] if number.isdecimal() and int(number) < len(self.trials) else None
-
-
-def storage_of(store: Store, look: Untouched) -> RDBStorage | None:
-    """Return the store's studies to be read, None where there is no file; of another version of Optuna too.
-
-    Raises:
-        Exception: SQLAlchemy's or Optuna's; the database is damaged.
-    """
-    if not store.studies_db.is_file():
-        return None
-    how = {"creator": lambda: look.connect(store.studies_db)}
-    return RDBStorage("sqlite://", engine_kwargs=how, skip_table_creation=True)
-
-
-def studies_in(storage: RDBStorage | None) -> dict[str, dict[str, Any]]:
-    """Return the attributes of every study in a storage, by name; some may be none of besom's, see `why_no_sweep`."""
-    found = [] if storage is None else storage.get_all_studies()
-    return {study.study_name: study.user_attrs for study in sorted(found, key=lambda one: one.study_name)}
 
 
 def why_no_sweep(name: str, attributes: Mapping[str, Any]) -> str | None:
@@ -126,41 +152,50 @@ def home_of(store: Store, name: str, attributes: Mapping[str, Any]) -> Path:
 
 
 def open_books(
-    store: Store, name: str, storage: RDBStorage, look: Untouched, last_parent: Mapping[str, Any] | None = None
+    store: Store, name: str, found: Found, look: Untouched, last_parent: Mapping[str, Any] | None = None
 ) -> Books:
-    """Return the books of a sweep that the storage has.
+    """Return the books of a sweep whose study can be read.
 
     Args:
         last_parent: of a sweep whose lock this process holds.
 
     Raises:
         OSError: a lock cannot be read, so that nobody can tell whether somebody works on it.
+        ConfigError: the study's server went away.
     """
-    study = optuna.load_study(study_name=name, storage=storage)
+    assert found.storage is not None, "it can be read"
+    study = optuna.load_study(study_name=name, storage=found.storage)
     # before the trials: once it is gone, they are final
-    holder = holder_of_sweep(store, name, home_of(store, name, study.user_attrs)) if last_parent is None else None
+    holder = holder_of_sweep(store, name, found) if last_parent is None else None
     last_parent = last_parent_of(store, name) if last_parent is None else last_parent
     trials = study.get_trials(deepcopy=False)
     uri, runs, unread = _runs_of(store, name, look)
     by_id = None if runs is None else {run.run_id: run for run in runs}
     waiting = {one.run_id: one for one in pending(store, name)}
-    return Books(store, name, study, trials, uri, by_id, unread, holder, waiting, last_parent)
+    return Books(store, name, found.url, study, trials, uri, by_id, unread, holder, waiting, last_parent)
 
 
-def holder_of_sweep(store: Store, name: str, home: Path | None = None) -> Mapping[str, Any] | None:
-    """Return who works on a sweep, None where nobody does.
+def holder_of_sweep(store: Store, name: str, found: Found | None = None) -> Mapping[str, Any] | None:
+    """Return who works on a sweep, from another store too where its study is in a server; None where nobody does.
 
     Args:
-        home: see `home_of`.
+        found: its study; None where it has none, or where only this store matters.
 
     Raises:
         OSError: a lock cannot be read.
+        ConfigError: the study's server went away.
     """
-    folders = dict.fromkeys((store.sweep(name), home or store.sweep(name)))
+    home = home_of(store, name, found.attributes if found is not None else {})
+    folders = dict.fromkeys((store.sweep(name), home))
     for lock in (store.lock(name), studies_lock(store, name), *(folder / "parent.lock" for folder in folders)):
         if (holder := holder_of(lock)) is not None:
             return holder
-    return None
+    return study_holder(found.url, name) if found is not None else None
+
+
+def named(holder: Mapping[str, Any]) -> str:
+    """Return who works on a sweep, as words."""
+    return f"process {holder['pid']} of {holder['host']}" if holder else "a process"
 
 
 def studies_lock(store: Store, name: str) -> Path:

@@ -29,15 +29,12 @@ def lost(books: Books) -> Iterator[Finding]:
     """Runs that the study names and MLflow has no more."""
     if books.runs is None or books.holder is not None:
         return
-    named = {
-        one.number: run_id for one in books.trials if (run_id := books.run_id_of(one)) and not books.is_waiting(one)
-    }
-    for number, run_id in named.items():
-        if run_id in books.runs:
+    for trial in books.trials:
+        if not books.has_lost_run_of(trial):
             continue
         yield error(
-            f"{books.name}/{number}",
-            f"MLflow has no run {run_id}: it was deleted, or its database is an older copy",
+            f"{books.name}/{trial.number}",
+            f"MLflow has no run {books.run_id_of(trial)}: it was deleted, or its database is an older copy",
             "mlflow runs restore, or a copy of mlflow.db; the result itself is in the study",
         )
 
@@ -118,5 +115,5 @@ def unknown(books: Books) -> Iterator[Finding]:
             yield warning(
                 f"run {run.run_id}",
                 f"{run.name} is FINISHED, and no trial of sweep {books.name} has it",
-                "studies.db is older than mlflow.db: put back both of one copy",
+                "the study is older than MLflow's database: put back both of one copy",
             )

@@ -14,18 +14,24 @@ from besom.files import read_bounded
 from besom.results import FILE_NAME, MOST_BYTES, TrialResult
 from besom.sweep.endings import Lost, job_folder_of
 from besom.sweep.tally import OWN, outcome
-from besom.upkeep.books import HOME, Books
+from besom.upkeep.books import HOME, Books, named
 from besom.upkeep.findings import Finding, error, note, some, warning
 from besom.upkeep.left import left_trials
-
-OWNER = ".study"
+from besom.upkeep.studies import OWNER
 
 
 def held(books: Books) -> Iterator[Finding]:
     """Who works on the sweep: what is his is not checked."""
     if books.holder is not None:
-        who = f"process {books.holder['pid']} of {books.holder['host']}" if books.holder else "a process"
-        yield note(f"sweep {books.name}", f"{who} works on it; it is checked when nobody does")
+        yield note(f"sweep {books.name}", f"{named(books.holder)} works on it; it is checked when nobody does")
+
+
+def elsewhere(books: Books) -> Iterator[Finding]:
+    """Trials of a study in a server that ran from another store, whose files and maybe runs are there."""
+    numbers = [trial.number for trial in books.trials if trial.state.is_finished() and books.ran_elsewhere(trial)]
+    if numbers and books.holder is None:
+        what = f"trials {some(numbers)} ran from another store: what they left is checked there"
+        yield note(f"sweep {books.name}", what)
 
 
 def left(books: Books) -> Iterator[Finding]:
@@ -63,7 +69,7 @@ def trained_twice(books: Books) -> Iterator[Finding]:
 def results(books: Books) -> Iterator[Finding]:
     """``result.json`` of trials that came to their end: there, whole, of this study, and what the study says."""
     for trial in books.trials if books.home.is_dir() and books.holder is None else ():
-        if outcome(trial) in ("complete", "pruned"):
+        if outcome(trial) in ("complete", "pruned") and not books.ran_elsewhere(trial):
             folder = job_folder_of(trial, books.home)
             if wrong := _wrong_result(folder, trial, books.id):
                 yield warning(
@@ -108,7 +114,9 @@ def folder(books: Books) -> Iterator[Finding]:
         return
     owner = books.home / OWNER
     if owner.is_file() and owner.read_text(encoding="utf-8", errors="replace") != books.id:
-        yield error(where, f"{books.home} holds the jobs of another study", "put it back from a copy of the store")
+        anew = "" if books.is_in_store else "; or move it away, where a --fresh from another store began anew"
+        mend = f"put it back from a copy of the store{anew}"
+        yield error(where, f"{books.home} holds the jobs of another study", mend)
     if HOME in books.study.user_attrs:  # another app's, which has copies of other folders
         return
     for part in ("conf", "sweeps"):

@@ -10,10 +10,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 
-from optuna.storages import RDBStorage
-
-from besom.errors import NotFound, did_you_mean, one_line
+from besom.errors import ConfigError, NotFound, did_you_mean, one_line, shown
 from besom.paths import Store
+from besom.server_storage import GIVEN
 from besom.upkeep import (
     check_databases,
     check_disk,
@@ -24,9 +23,10 @@ from besom.upkeep import (
     check_store,
     check_trials,
 )
-from besom.upkeep.books import Books, open_books, storage_of, studies_in, why_no_sweep
+from besom.upkeep.books import Books, open_books, why_no_sweep
 from besom.upkeep.findings import Finding, by_level, error, note
 from besom.upkeep.run_records import experiments_in, in_database
+from besom.upkeep.studies import Found, studies_of
 from besom.upkeep.untouched import Untouched, looking
 
 STORE_CHECKS: tuple[Callable[[Store, Untouched], Iterator[Finding]], ...] = (
@@ -37,6 +37,7 @@ STORE_CHECKS: tuple[Callable[[Store, Untouched], Iterator[Finding]], ...] = (
 )
 SWEEP_CHECKS: tuple[Callable[[Books], Iterator[Finding]], ...] = (
     check_trials.held,
+    check_trials.elsewhere,
     check_trials.left,
     check_trials.trained_twice,
     check_trials.folder,
@@ -77,8 +78,7 @@ def examine(store: Store, sweep: str | None = None, environ: Mapping[str, str] =
 
 def _of_whole(store: Store, sweep: str | None, look: Untouched) -> Iterator[Finding]:
     """Yield what is found in a store whose databases can be read."""
-    storage = storage_of(store, look)
-    names = studies_in(storage)
+    names = studies_of(store, look)
     if sweep is not None and sweep not in names:
         there = f"there is {', '.join(names)}" if names else "there is none yet"
         raise NotFound(f"no sweep '{sweep}' in {store.root}; {there}{did_you_mean(sweep, names)}")
@@ -86,23 +86,29 @@ def _of_whole(store: Store, sweep: str | None, look: Untouched) -> Iterator[Find
         yield from _made(check.__name__, check(store, look))
     yield from _made("unknown_folders", check_store.unknown_folders(store, names))
     is_moved, n_trials = bool(check_store.places_before(store, look)), 0
-    for name, attributes in names.items():
-        assert storage is not None, "it has the names"
-        if why := why_no_sweep(name, attributes):
+    for name, found in names.items():
+        if found.storage is not None and (why := why_no_sweep(name, found.attributes)):
             yield note(f"sweep {name}", why)
             continue
-        n_trials += storage.get_n_trials(storage.get_study_id_from_name(name))
+        if found.url == store.studies_uri and found.storage is not None:
+            n_trials += found.storage.get_n_trials(found.storage.get_study_id_from_name(name))
         if sweep in (None, name):
-            yield from _made(f"sweep {name}", _of_sweep(store, name, storage, look, is_moved=is_moved))
+            yield from _made(f"sweep {name}", _of_sweep(store, name, found, look, is_moved=is_moved))
     if sweep is None:
         yield from _made("other_runs", _other_runs(store, names, look))
         yield from _made("waiting", check_spool.of_none(store))
     yield from _made("room", check_disk.room(store, n_trials))
 
 
-def _of_sweep(store: Store, name: str, storage: RDBStorage, look: Untouched, *, is_moved: bool) -> Iterator[Finding]:
+def _of_sweep(store: Store, name: str, found: Found, look: Untouched, *, is_moved: bool) -> Iterator[Finding]:
+    if found.unread is not None:
+        yield _unread(name, found.unread)
+        return
     try:
-        books = open_books(store, name, storage, look)
+        books = open_books(store, name, found, look)
+    except ConfigError as failure:
+        yield _unread(name, shown(failure))
+        return
     except OSError as failure:
         what = f"nobody can tell whether somebody works on it: {one_line(failure)}"
         yield error(f"sweep {name}", what, "give yourself the right to read that, or ask its owner")
@@ -110,6 +116,11 @@ def _of_sweep(store: Store, name: str, storage: RDBStorage, look: Untouched, *, 
     for check in SWEEP_CHECKS:
         if not (is_moved and check is check_files.artifacts):  # that every file is missing is told already
             yield from _made(check.__name__, check(books))
+
+
+def _unread(name: str, why: str) -> Finding:
+    mend = f"start that server, or give it with {GIVEN}; a study that is gone comes back with a copy of its database"
+    return error(f"sweep {name}", f"its study cannot be read: {why}", mend)
 
 
 def _other_runs(store: Store, names: Iterable[str], look: Untouched) -> Iterator[Finding]:

@@ -68,5 +68,7 @@ def why_alone(identity: Mapping[str, Any]) -> str | None:
 
 
 def _why_alone(books: Books, trial: FrozenTrial) -> str | None:
+    if books.ran_elsewhere(trial):
+        return "it may have run from another store, since it has no folder here; repair that one, or resume the sweep"
     run = books.run_of(trial)
     return why_alone(run.tags if run is not None else books.last_parent)

@@ -52,6 +52,8 @@ def steps(books: Books) -> Iterator[Step]:
 def _of_trial(books: Books, trial: FrozenTrial, left: TrialResult | Lost | None) -> Iterator[Step]:
     where, run = f"{books.name}/{trial.number}", books.run_of(trial)
     if run is None:
+        if not books.has_lost_run_of(trial):
+            return
         what = f"MLflow has lost run {books.run_id_of(trial)}"
         yield Step(where, f"{what}; restore it there, or a copy of its database: the result itself is in the study")
         return

@@ -10,7 +10,6 @@ import optuna
 from besom.errors import BesomError
 from besom.paths import OUTSIDE_SWEEPS, Store
 from besom.spool.deliver import deliver, pending
-from besom.storage import open_storage
 from besom.sweep import run_ids
 from besom.tracker import NoteIds
 from besom.upkeep.books import Books
@@ -33,7 +32,7 @@ def of_none(store: Store, uri: str) -> Iterator[Step]:
 
 def _deliver(books: Books) -> None:
     def note(ids: Mapping[str, str]) -> None:
-        study = optuna.load_study(study_name=books.name, storage=open_storage(books.store.studies_uri))
+        study = optuna.load_study(study_name=books.name, storage=books.open_study())
         run_ids.note(study, ids)
 
     _told(books.store, books.name, books.uri, note)

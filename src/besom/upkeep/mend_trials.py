@@ -15,7 +15,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from besom.results import TrialResult
 from besom.search.constraints import Constraint, parse_constraints
-from besom.storage import open_storage
 from besom.sweep.endings import Lost, attributes_of, constrained
 from besom.upkeep.books import Books
 from besom.upkeep.left import left_trials
@@ -45,7 +44,7 @@ def _what(end: TrialResult | Lost) -> str:
 
 def _close(books: Books, number: int, end: TrialResult | Lost) -> None:
     """Write a trial's attributes, then its state: interrupted, the next call does it again."""
-    storage = open_storage(books.store.studies_uri)
+    storage = books.open_study()
     study_id = storage.get_study_id_from_name(books.name)
     trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
     if storage.get_trial(trial_id).state.is_finished():

@@ -27,7 +27,7 @@ from besom.experiments import checked_file
 from besom.files import read_bounded
 from besom.lock import holder_of, parent_lock
 from besom.paths import SWEEP_NAME, Store, write_atomically
-from besom.upkeep.books import HOME, MOST_BYTES
+from besom.upkeep.books import HOME, MOST_BYTES, named
 from besom.upkeep.leftovers import is_own
 from besom.upkeep.moved import former_homes, old_addresses
 from besom.withheld import without_password
@@ -119,8 +119,9 @@ def _all_locked(store: Store) -> Iterator[None]:
     names = [name for name in names if SWEEP_NAME.fullmatch(name)]  # others are a file system's own
     for name in names:  # before one of them is taken
         if (holder := holder_of(store.lock(name))) is not None:
-            who = f"process {holder['pid']} of {holder['host']}" if holder else "another process"
-            raise SweepLocked(f"sweep '{name}' is being run by {who}; wait for it, or stop it with Ctrl-C there")
+            raise SweepLocked(
+                f"sweep '{name}' is being run by {named(holder)}; wait for it, or stop it with Ctrl-C there"
+            )
     with ExitStack() as locks:
         for name in names:
             locks.enter_context(parent_lock(store.lock(name), name))
@@ -165,7 +166,7 @@ def _replace(database: sqlite3.Connection, table: str, column: str, old: str, ne
 
 
 def _studies(store: Store, former: list[Path]) -> Iterator[Change]:
-    """Change the one path that studies have; of a sweep of this store there is none."""
+    """Change the one path that studies have; of a sweep of this store there is none, so in its server neither."""
     if "study_user_attributes" not in tables_in(store.studies_db):  # there is no study yet
         return
     with _changing(store.studies_db) as database:

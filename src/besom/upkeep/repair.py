@@ -7,7 +7,7 @@ deeds are shown.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,10 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from besom.errors import NotFound, UserError, did_you_mean, one_line
+from besom.errors import ConfigError, NotFound, UserError, did_you_mean, one_line, shown
 from besom.lock import parent_lock
 from besom.paths import Store
+from besom.server_storage import study_lock
 from besom.tracking import uri_of
 from besom.upkeep import mend_runs, mend_spool, mend_trials
 from besom.upkeep.books import (
@@ -25,11 +26,9 @@ from besom.upkeep.books import (
     MARKS,
     Books,
     holder_of_sweep,
-    home_of,
     last_parent_of,
+    named,
     open_books,
-    storage_of,
-    studies_in,
     studies_lock,
     why_no_sweep,
 )
@@ -38,6 +37,7 @@ from besom.upkeep.left import why_alone
 from besom.upkeep.leftovers import Leftover, linked_folder, names_on_disk, of_store, of_sweep, refuse_through_link
 from besom.upkeep.run_records import RunRecord, experiments_in, in_database
 from besom.upkeep.steps import ALONE, LEFT, Deed, Step, taken
+from besom.upkeep.studies import Found, studies_of, study_of
 from besom.upkeep.untouched import MAKE_ROOM, NO_ROOM, Untouched, looking
 
 
@@ -60,7 +60,7 @@ def repair(store: Store, sweep: str | None = None, *, dry_run: bool = False) -> 
         files = [file for file in (store.mlflow_db, store.studies_db) if file.is_file()]
         full = [] if damage else [file.name for file in files if not look.has_room(file)]
         damage += [Deed(LEFT, name, f"{NO_ROOM}; {MAKE_ROOM}") for name in full]
-        names = {} if damage else studies_in(storage_of(store, look))
+        names = {} if damage else studies_of(store, look)
     if damage:  # nothing is written into a store of which half cannot be read
         yield from damage
         return
@@ -68,20 +68,26 @@ def repair(store: Store, sweep: str | None = None, *, dry_run: bool = False) -> 
         there = f"there is {', '.join(names)}" if names else "there is none yet"
         raise NotFound(f"no sweep '{sweep}' in {store.root}; {there}{did_you_mean(sweep, names)}")
     for name in [sweep] if sweep is not None else sorted({*names, *names_on_disk(store)}):
-        yield from _of_sweep(store, name, names.get(name), dry_run=dry_run)
+        try:
+            yield from _of_sweep(store, name, names.get(name), dry_run=dry_run)
+        except ConfigError as error:  # the study's server went away
+            yield Deed(LEFT, f"sweep {name}", shown(error))
     if sweep is None:
         yield from taken(list(mend_spool.of_none(store, uri_of(store, None))), dry_run=dry_run)
         yield from taken(_of_others(store, names), dry_run=dry_run)
         yield from taken(_removals(store, of_store(store)), dry_run=dry_run)
 
 
-def _of_sweep(store: Store, name: str, study: Mapping[str, Any] | None, *, dry_run: bool) -> Iterator[Deed]:
+def _of_sweep(store: Store, name: str, study: Found | None, *, dry_run: bool) -> Iterator[Deed]:
     """Mend one sweep, with its folder.
 
     Args:
-        study: the attributes of its study, None where it has none.
+        study: None where it has none.
     """
     where = f"sweep {name}"
+    if study is not None and study.unread is not None:
+        yield Deed(LEFT, where, f"its study cannot be read: {study.unread}")
+        return
     if (deed := _not_to_be_touched(store, name, study, where)) is not None:
         yield deed
         return
@@ -89,7 +95,7 @@ def _of_sweep(store: Store, name: str, study: Mapping[str, Any] | None, *, dry_r
     with ExitStack() as locks:
         if not dry_run:
             try:
-                _lock(locks, store, name, is_of_another_app=HOME in (study or {}))
+                _lock(locks, store, name, study)
             except (UserError, OSError) as error:
                 yield Deed(LEFT, where, f"its lock cannot be taken: {one_line(error)}")
                 return
@@ -98,17 +104,16 @@ def _of_sweep(store: Store, name: str, study: Mapping[str, Any] | None, *, dry_r
         yield from taken(_removals(store, of_sweep(store, name)), dry_run=dry_run)
 
 
-def _not_to_be_touched(store: Store, name: str, study: Mapping[str, Any] | None, where: str) -> Deed | None:
+def _not_to_be_touched(store: Store, name: str, study: Found | None, where: str) -> Deed | None:
     """Return why a sweep's lock is not even taken, None where it is to be mended."""
-    if study is not None and (why := why_no_sweep(name, study)):
-        return Deed(LEFT if MARKS & set(study) else ALONE, where, why)
+    if study is not None and (why := why_no_sweep(name, study.attributes)):
+        return Deed(LEFT if MARKS & set(study.attributes) else ALONE, where, why)
     try:
-        holder = holder_of_sweep(store, name, home_of(store, name, study or {}))
-    except OSError as error:
+        holder = holder_of_sweep(store, name, study)
+    except (UserError, OSError) as error:
         return Deed(LEFT, where, f"nobody can tell whether somebody works on it: {one_line(error)}")
     if holder is not None:
-        who = f"process {holder['pid']} of {holder['host']}" if holder else "a process"
-        return Deed(ALONE, where, f"{who} works on it: it is left alone")
+        return Deed(ALONE, where, f"{named(holder)} works on it: it is left alone")
     if link := linked_folder(store, name):
         return Deed(LEFT, where, link)
     # who takes the lock writes over who may live, and the next call would close what is his
@@ -119,19 +124,22 @@ def _not_to_be_touched(store: Store, name: str, study: Mapping[str, Any] | None,
 
 def _has_running(store: Store, name: str) -> bool:
     with looking() as look:
-        storage = storage_of(store, look)
-        assert storage is not None, "it has the sweep"
+        storage = _study(store, name, look).storage
+        assert storage is not None, "it can be read"
         return bool(storage.get_n_trials(storage.get_study_id_from_name(name), TrialState.RUNNING))
 
 
-def _lock(locks: ExitStack, store: Store, name: str, *, is_of_another_app: bool) -> None:
+def _lock(locks: ExitStack, store: Store, name: str, study: Found | None) -> None:
     """Take the locks of a sweep; of another app's that of its study, which each of its starts takes."""
+    is_of_another_app = study is not None and HOME in study.attributes
     locks.enter_context(parent_lock(store.lock(name), name))
     inner, outer = store.sweep(name) / "parent.lock", studies_lock(store, name)
     if inner.is_file():
         locks.enter_context(parent_lock(inner, name))
     if is_of_another_app or outer.is_file():
         locks.enter_context(parent_lock(outer, name))
+    if study is not None:
+        locks.enter_context(study_lock(study.url, name))
 
 
 def _of_books(store: Store, name: str, parent: dict[str, Any], *, dry_run: bool) -> Iterator[Deed]:
@@ -143,9 +151,19 @@ def _of_books(store: Store, name: str, parent: dict[str, Any], *, dry_run: bool)
 
 
 def _books(store: Store, name: str, look: Untouched, parent: dict[str, Any]) -> Books:
-    storage = storage_of(store, look)
-    assert storage is not None, "it has the sweep"
-    return open_books(store, name, storage, look, last_parent=parent)
+    return open_books(store, name, _study(store, name, look), look, last_parent=parent)
+
+
+def _study(store: Store, name: str, look: Untouched) -> Found:
+    """Return a sweep's study as it is now.
+
+    Raises:
+        ConfigError: its server went away meanwhile, or somebody deleted it.
+    """
+    study = study_of(store, name, look)
+    if study is None or study.storage is None:
+        raise ConfigError(f"its study cannot be read: {study.unread if study is not None else 'it is gone'}")
+    return study
 
 
 def _of_others(store: Store, names: Iterable[str]) -> list[Step]:
