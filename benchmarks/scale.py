@@ -93,7 +93,7 @@ class Case:
     sampler: str = "random"
     pruner: str = "none"
     lane_seconds: float = 0.1
-    most_seconds: float = 240.0
+    most_seconds: float = 150.0
 
 
 CASES = {
@@ -104,8 +104,8 @@ CASES = {
     "formula-median": Case("random, median pruner", "formula", pruner="median"),
     "formula-tpe": Case("TPE", "formula", sampler="tpe"),
     "optuna-tpe": Case("TPE, Optuna alone", "optuna", sampler="tpe"),
-    "cnn-sqlite": Case("besom sweep", "cnn", runs="sqlite", lane_seconds=1.0, most_seconds=480),
-    "cnn-servers": Case("besom sweep", "cnn", "postgresql", "http", lane_seconds=1.0, most_seconds=1080),
+    "cnn-sqlite": Case("besom sweep", "cnn", runs="sqlite", lane_seconds=1.0, most_seconds=420),
+    "cnn-servers": Case("besom sweep", "cnn", "postgresql", "http", lane_seconds=1.0, most_seconds=900),
 }
 
 

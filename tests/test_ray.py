@@ -167,6 +167,32 @@ class TestACluster:
         folder.besom("sweep", "quick", "--trials", "1", "--engine", "ray", *given, env=known)
         assert [trial["state"] for trial in folder.json("runs", "quick")["trials"]] == ["COMPLETE"]
 
+    def test_a_sweep_takes_in_a_node_that_joins_and_goes_on_without_one_that_dies(
+        self, nodes: Any, project: Path, besom_command: BesomCommand, clean_environment: dict[str, str]
+    ) -> None:
+        first = nodes.add_node(num_cpus=1)
+        folder, arguments = Folder(project, besom_command), ("quick", "--trials", "10", "--engine", "ray")
+        address = f"hydra.launcher.address={nodes.address}"
+        with (project / "log").open("w") as log:
+            sweep = subprocess.Popen(
+                [sys.executable, "-m", "besom", "sweep", *arguments, address],
+                cwd=project,
+                env={**clean_environment, "HOME": str(Path.home())},  # Ray's token is there
+                stdout=log,
+                stderr=log,
+            )
+        until(lambda: len(list(project.glob("mlruns/jobs/quick/*/result.json"))) >= 1, 120)
+        assert folder.json("status", "quick")["running"] == 1
+        nodes.add_node(num_cpus=2)
+        until(lambda: folder.json("status", "quick")["running"] == 3, 120)
+        nodes.remove_node(first, allow_graceful=False)
+        assert sweep.wait(240) == 0, (project / "log").read_text()
+        trials = folder.json("runs", "quick", "--all")["trials"]
+        assert [trial["state"] for trial in trials].count("COMPLETE") == 10
+        lost = [trial for trial in trials if trial["state"] == "FAIL"]
+        assert len(lost) <= 1, "what ran on the node that died was tried again, the others went on"
+        folder.besom("doctor")
+
 
 class TestItsOwnCluster:
     def test_reports_are_answered_one_by_one(self) -> None:

@@ -17,12 +17,11 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathElement
 from hydra.types import HydraContext
 
-from besom.configs.remembering import RememberingLoader
+from besom.configs.remembering import RememberingLoader, Repository
 
 FOLDER_NAME = "snapshot"
 SUFFIXES = (".yaml", ".yml")
@@ -37,8 +36,7 @@ def frozen_context(context: HydraContext, sweep_folder: Path) -> HydraContext:
     It can be pickled. ``hydra.searchpath`` is copied too, at the first composition.
     """
     search_path = context.config_loader.get_search_path()
-    loader = RememberingLoader(search_path)
-    loader.repository = FrozenRepository(search_path, sweep_folder)
+    loader = RememberingLoader(search_path, FrozenRepository(search_path, sweep_folder))
     return replace(context, config_loader=loader)
 
 
@@ -47,7 +45,7 @@ def remembering_context(context: HydraContext) -> HydraContext:
     return replace(context, config_loader=RememberingLoader(context.config_loader.get_search_path()))
 
 
-class FrozenRepository(ConfigRepository):
+class FrozenRepository(Repository):
     """Hydra's repository of configs, with copies in the place of the folders on the search path.
 
     Hydra itself makes it look elsewhere, by `initialize_sources`, where an app has a ``hydra.searchpath``.

@@ -10,10 +10,23 @@ import copy
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_search_path import ConfigSearchPath
 from omegaconf import DictConfig
 
 MOST = 64
 """How many combinations of group options are remembered."""
+
+
+class Repository(ConfigRepository):
+    """Hydra's repository of configs; a copy of it has the same sources.
+
+    Hydra copies it for each composition, since ``hydra.searchpath`` may give the copy other sources, and takes longer
+    for that than for all the rest of a small config. It replaces the list of them and changes none.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Repository:
+        return copy.copy(self)
 
 
 class RememberingLoader(ConfigLoaderImpl):
@@ -21,7 +34,14 @@ class RememberingLoader(ConfigLoaderImpl):
     as ever.
 
     The methods it overrides are Hydra's own, the same in 1.3 and 1.4.
+
+    Args:
+        repository: of the configs, `Repository` where None.
     """
+
+    def __init__(self, search_path: ConfigSearchPath, repository: Repository | None = None) -> None:
+        super().__init__(search_path)
+        self.repository = repository or Repository(search_path)
 
     def _parse_overrides_and_create_caching_repo(self, *args: Any, **kwargs: Any) -> Any:
         """Return what Hydra's own method of this name does, with a repository that knows what was read before."""

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -24,21 +23,19 @@ from besom.code_watch import CodeWatch
 from besom.configs.frozen import frozen_context, remembering_context
 from besom.engines.engine import Engine, Job, WorkerDied
 from besom.engines.launcher import job_folder, ran_in, result_of
-from besom.errors import ConfigError, DiskFull, UserError
+from besom.errors import DiskFull, UserError
 from besom.judge import reason_of
-from besom.lock import parent_lock
-from besom.paths import remove_drafts, write_atomically
 from besom.reporting import TrialHandle
 from besom.results import TrialResult
 from besom.search.constraints import violations
 from besom.search.pruners import build_pruner
-from besom.server_storage import StudyLock, study_lock
-from besom.storage import database_file, find_study, settings_of
+from besom.storage import find_study, settings_of
 from besom.sweep import settings as sweep_settings
 from besom.sweep.engines import refuse_what_no_engine_can, start_engine
 from besom.sweep.interrupt import Interrupt
 from besom.sweep.jobs import Infeasible, Jobs, refuse_broken
 from besom.sweep.ledger import Ledger
+from besom.sweep.ownership import is_elsewhere, locked, own, refuse_folder_of_another
 from besom.sweep.progress import Progress, choose_progress
 from besom.sweep.settings import SweepSettings
 from besom.sweep.stopping import Stopping
@@ -47,8 +44,6 @@ from besom.targets import imported
 from besom.tracker import NoTracker
 
 TICK_SECONDS = 0.25
-OWNER = ".study"
-"""In a sweep's folder: the id of the study whose jobs it holds."""
 
 
 def sweep(
@@ -74,9 +69,9 @@ def sweep(
     sweep_settings.check_search(settings)
     refuse_what_no_engine_can(settings, master)
     is_own = raw["tracker"] is not None
-    with _locked(settings, folder, is_own) as lock:
+    with locked(settings, folder, is_own) as lock:
         found = find_study(settings.storage, settings.study_name)
-        _refuse_folder_of_another(settings, folder, found)
+        refuse_folder_of_another(settings.study_name, folder, found)
         if (stored := settings_of(found)) is not None:
             sweep_settings.refuse_changes(settings.study_name, stored, comparable)
         study = SweepStudy(
@@ -89,8 +84,8 @@ def sweep(
         )
         tracker = imported("hydra.sweeper.tracker._target_", raw["tracker"]["_target_"])() if raw["tracker"] else None
         measure = imported("hydra.sweeper.measure", raw["measure"]) if raw["measure"] else None
-        _own(folder, study.id)
-        home = study.home(folder) if not is_own and _is_elsewhere(settings, folder) else folder
+        own(folder, study.id)
+        home = study.home(folder) if not is_own and is_elsewhere(settings.storage, folder) else folder
         frozen = _frozen(context, home, settings.freeze, is_own)
         Sweep(
             settings,
@@ -101,51 +96,11 @@ def sweep(
         ).run()
 
 
-@contextmanager
-def _locked(settings: SweepSettings, folder: Path, is_own: bool) -> Iterator[StudyLock | None]:
-    """Hold the locks of the sweep's folder, of a study in a server and, in other people's apps, of the study's file.
-
-    Each may be shared without the others.
-    """
-    with ExitStack() as locks:
-        locks.enter_context(parent_lock(folder / "parent.lock", settings.study_name))
-        file = None if is_own else database_file(settings.storage)
-        if file is not None:
-            lock = file.parent.resolve() / f".{file.name}-{settings.study_name}.lock"
-            locks.enter_context(parent_lock(lock, settings.study_name))
-        yield locks.enter_context(study_lock(settings.storage, settings.study_name))
-
-
 def _frozen(context: HydraContext, home: Path, freeze: bool, is_own: bool) -> HydraContext:
     """Return the context that trials are composed in; besom's own sweeps run on a copy of the files already."""
     if freeze:
         return frozen_context(context, home)
     return remembering_context(context) if is_own else context
-
-
-def _is_elsewhere(settings: SweepSettings, folder: Path) -> bool:
-    """Tell whether the study is kept outside the sweep's folder, so that each start may have another one."""
-    file = database_file(settings.storage)
-    return file is None or file.parent.resolve() != folder.resolve()
-
-
-def _refuse_folder_of_another(settings: SweepSettings, folder: Path, study: optuna.Study | None) -> None:
-    """Raise `ConfigError` where the folder has the jobs of another study: theirs would be overwritten."""
-    owner = folder / OWNER
-    own = study.user_attrs.get("id") if study is not None else None
-    if owner.is_file() and owner.read_text(encoding="utf-8", errors="replace") != own:
-        raise ConfigError(
-            f"hydra.sweep.dir={folder} holds the jobs of another study than '{settings.study_name}'; "
-            "expected another hydra.sweep.dir, or remove that folder"
-        )
-
-
-def _own(folder: Path, study: str) -> None:
-    """Mark the folder as this study's, and clear away what was being written into it when a start was killed."""
-    owner = folder / OWNER
-    if not owner.is_file() or owner.read_text(encoding="utf-8") != study:
-        write_atomically(owner, study)
-    remove_drafts(folder)
 
 
 @dataclass(frozen=True)

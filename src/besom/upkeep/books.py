@@ -24,11 +24,12 @@ from besom.spool.deliver import Waiting, pending
 from besom.spool.probe import why_away
 from besom.storage import open_storage
 from besom.sweep.endings import job_folder_of
+from besom.sweep.ownership import OWNER
 from besom.sweep.run_ids import ids_in, run_id_of
 from besom.sweep.study import DATA_DIGEST
 from besom.tracking import uri_of
 from besom.upkeep.run_records import RunRecord, in_database, on_server
-from besom.upkeep.studies import OWNER, Found
+from besom.upkeep.studies import Found
 from besom.upkeep.untouched import Untouched
 from besom.uris import HTTP
 from besom.withheld import without_password

@@ -13,11 +13,11 @@ from besom.errors import StoreDamaged, one_line
 from besom.files import read_bounded
 from besom.results import FILE_NAME, MOST_BYTES, TrialResult
 from besom.sweep.endings import Lost, job_folder_of
+from besom.sweep.ownership import OWNER
 from besom.sweep.tally import OWN, outcome
 from besom.upkeep.books import HOME, Books, named
 from besom.upkeep.findings import Finding, error, note, some, warning
 from besom.upkeep.left import left_trials
-from besom.upkeep.studies import OWNER
 
 
 def held(books: Books) -> Iterator[Finding]:

@@ -16,13 +16,11 @@ from optuna.storages import RDBStorage
 from besom.errors import UserError, shown
 from besom.paths import Store
 from besom.storage import read_storage
+from besom.sweep.ownership import OWNER
 from besom.upkeep.untouched import Untouched
 from besom.whereabouts import names_in_servers, storage_of
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-OWNER = ".study"
-"""The file in a sweep's folder with the id of its study, see `besom.sweep.sweeper`."""
 
 
 @dataclass(frozen=True)
