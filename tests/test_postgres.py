@@ -122,6 +122,65 @@ def test_a_killed_parent_is_taken_up_elsewhere_and_a_second_one_is_refused_while
     assert len(trials) <= 8 + 2, "only what ran when it died was tried again"
 
 
+LOCKS = "pg_stat_activity join pg_locks using (pid) where locktype = 'advisory' and granted"
+
+
+def test_a_lock_whose_session_ends_alone_is_taken_anew(
+    server: Postgres, database: str, folders: Callable[[str], Folder], clean_environment: dict[str, str]
+) -> None:
+    folder, name = folders("here"), database.rpartition("/")[2]
+    sweep = started(folder, database, clean_environment, "slow.yaml")
+    until(lambda: n_ended(server, database) >= 1, 120)
+    (first,) = server.sql(f"select pid from {LOCKS}", name).split()
+    server.sql(f"select pg_terminate_backend({first})", name)
+    until(lambda: server.sql(f"select pid from {LOCKS} and pid != {first}", name).strip() != "", 60)
+    assert sweep.wait(240) == 0, (folder.path / "log").read_text()
+    assert len(weights(folder, "slow")) == 8
+
+
+def test_who_lost_the_sweep_to_another_writes_nothing_any_more(
+    server: Postgres,
+    database: str,
+    folders: Callable[[str], Folder],
+    clean_environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, name = folders("here"), database.rpartition("/")[2]
+    sweep = started(folder, database, clean_environment, "slow.yaml")
+    until(lambda: n_ended(server, database) >= 1, 120)
+    monkeypatch.setenv("BESOM_STORAGE", whole(database))
+    other = StudyLock(database, "slow")
+    until(lambda: taken_over(server, name, other), 60)
+    assert sweep.wait(120) == 2, (folder.path / "log").read_text()
+    assert "is being run by" in (folder.path / "log").read_text()
+    states = server.sql("select state, count(*) from trials group by state", name).split()
+    assert [state for state in states if state.startswith("FAIL")] == [], "none was closed"
+    assert any(state.startswith("RUNNING") for state in states), "what ran is left to who has the sweep now"
+    other.release()
+    folder.besom("sweep", "slow.yaml")
+    states = [trial["state"] for trial in folder.json("runs", "slow", "--all")["trials"]]
+    assert states.count("COMPLETE") == 8
+
+
+def taken_over(server: Postgres, name: str, other: StudyLock) -> bool:
+    """End the session that holds a study's lock, and try to be first to take it."""
+    server.sql(f"select pg_terminate_backend(pid) from {LOCKS}", name)
+    try:
+        other.acquire()
+    except SweepLocked:
+        return False
+    return True
+
+
+def test_a_sweep_of_somebody_else_is_not_begun_anew(folders: Callable[[str], Folder]) -> None:
+    here, elsewhere = folders("here"), folders("elsewhere")
+    here.besom("sweep", "grid.yaml", "--trials", "1")
+    refused = elsewhere.besom("sweep", "grid.yaml", "--fresh", code=2)
+    assert "has 1 trials of sweep 'grid'" in refused.stderr
+    assert len(here.json("runs", "grid")["trials"]) == 1
+    here.besom("sweep", "grid.yaml", "--trials", "1", "--fresh")
+
+
 def test_postgresql_and_an_mlflow_server_give_every_point_the_same_weights(
     tmp_path: Path, server: Postgres, database: str, folders: Callable[[str], Folder], clean_environment: dict[str, str]
 ) -> None:

@@ -237,6 +237,12 @@ def test_what_no_lane_can_need_is_refused(fields: dict[str, Any], message: str) 
         share_of({**SETTINGS, **fields})
 
 
+def test_ray_client_is_refused_by_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(ConfigError, match="RAY_ADDRESS='ray://head:10001' is Ray Client's"):
+        check_ray(None)
+
+
 def test_ray_client_is_refused() -> None:
     with pytest.raises(ConfigError, match="is Ray Client's"):
         check_ray("ray://head:10001")
@@ -265,6 +271,14 @@ def test_a_lane_with_gpus_sees_those_that_ray_gives_it(monkeypatch: pytest.Monke
     assert on_gpus["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
     assert on_gpus["TF_DETERMINISTIC_OPS"] == "1"
     assert on_gpus["BESOM_GPUS"] == "0.5"
+
+
+def test_what_terraform_calls_its_secrets_is_no_variable_of_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TF_VAR_db_password", "TF_TOKEN_app_terraform_io", "TF_ENABLE_ONEDNN_OPTS"):
+        monkeypatch.setenv(name, "1")
+    assert [name for name in env_vars(Share()) if name.startswith(("TF_VAR", "TF_TOKEN", "TF_ENABLE"))] == [
+        "TF_ENABLE_ONEDNN_OPTS"
+    ]
 
 
 def test_a_sweep_on_its_own_cluster_survives_kill_9_and_leaves_nothing_running(

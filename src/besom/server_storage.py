@@ -22,7 +22,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from besom.errors import ConfigError, SweepLocked, causes, discreet
+from besom.errors import BesomError, ConfigError, SweepLocked, causes, discreet
 from besom.withheld import without_password
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,12 @@ def is_postgresql(url: str) -> bool:
     return make_url(url).get_backend_name() == "postgresql"
 
 
+def server_of(url: str) -> tuple[Any, ...]:
+    """Return which server a URL leads to, to be compared: of two that differ in their query nobody knows it."""
+    parsed = make_url(url)
+    return parsed.host, parsed.port, sorted(parsed.query.items())  # ?host=… wins over the host before it
+
+
 def with_password(url: str, environ: Mapping[str, str] = os.environ) -> URL:
     """Return a URL with the password that ``BESOM_STORAGE`` has for the same user and server, if there is one.
 
@@ -59,7 +65,7 @@ def with_password(url: str, environ: Mapping[str, str] = os.environ) -> URL:
     given = environ.get(GIVEN)
     if parsed.password is None and given:
         other = make_url(given)
-        if (other.host, other.port, other.username) == (parsed.host, parsed.port, parsed.username):
+        if server_of(url) == server_of(given) and other.username == parsed.username:
             return parsed.set(password=other.password)
     return parsed
 
@@ -104,6 +110,7 @@ class ServerStorage(optuna.storages.RDBStorage):
 
     def __init__(self, url: str, on_return: Callable[[], None] | None = None, *, is_read: bool = False) -> None:
         self._on_return = on_return
+        self._given_up: BesomError | None = None  # once it is lost, or was waited for, nothing more is written
         self._shown = without_password(url)
         self._patience = READERS_PATIENCE if is_read else PATIENCE
         whole = with_password(url)
@@ -124,12 +131,21 @@ class ServerStorage(optuna.storages.RDBStorage):
             ConfigError: the server stayed away.
             SweepLocked: another parent has taken the sweep meanwhile.
         """
+        if self._given_up is not None:
+            raise self._given_up
+        try:
+            return self._patiently(call, again or call)
+        except (SweepLocked, ConfigError) as error:
+            self._given_up = error
+            raise
+
+    def _patiently(self, call: Callable[[], Result], again: Callable[[], Result]) -> Result:
         end, pauses, was_away = time.monotonic() + self._patience, iter(PAUSES), False
         while True:
             try:
                 if was_away and self._on_return is not None:
                     self._on_return()
-                return (again or call)() if was_away else call()
+                return again() if was_away else call()
             except Exception as error:
                 if not is_away(error):
                     raise
@@ -162,7 +178,18 @@ class ServerStorage(optuna.storages.RDBStorage):
             except KeyError:
                 return create(study_id, template_trial)
 
+        if self._on_return is not None:  # the lock's session may have ended alone, by a timeout of the server's
+            self.patiently(self._on_return)
         return self.patiently(lambda: create(study_id, template_trial), again)
+
+    def delete_study(self, study_id: int) -> None:
+        delete = super().delete_study
+
+        def again() -> None:
+            with suppress(KeyError):  # the server had done it
+                delete(study_id)
+
+        self.patiently(lambda: delete(study_id), again)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
         tell = super().set_trial_state_values
@@ -190,7 +217,7 @@ for _name in (
     *("set_study_user_attr", "set_study_system_attr", "set_trial_param", "set_trial_intermediate_value"),
     *("set_trial_user_attr", "set_trial_system_attr", "get_study_id_from_name", "get_study_name_from_id"),
     *("get_study_directions", "get_study_user_attrs", "get_study_system_attrs", "get_all_studies", "get_trial"),
-    *("get_trial_id_from_study_id_trial_number", "get_all_trials", "get_n_trials", "delete_study"),
+    *("get_trial_id_from_study_id_trial_number", "get_all_trials", "get_n_trials"),
 ):
     setattr(ServerStorage, _name, _patient(_name))
 
@@ -229,6 +256,8 @@ class StudyLock:
                 f"sweep '{self._sweep}' is being run by {holder}; wait for it, stop it with Ctrl-C there, or use "
                 "another --name"
             )
+        if (connection.dialect.server_version_info or ()) >= (14,):
+            connection.execute(text("SET idle_session_timeout = 0"))  # it has nothing to say for hours
         self._connection = connection
 
     def holder(self) -> dict[str, str] | None:

@@ -16,7 +16,7 @@ from besom.databases import is_there
 from besom.errors import ConfigError, StoreDamaged, one_line
 from besom.files import Unusable, read_bounded
 from besom.paths import SWEEP_NAME, Store, write_atomically
-from besom.server_storage import GIVEN
+from besom.server_storage import GIVEN, server_of
 from besom.storage import database_file, has_storage, read_storage, study_names
 from besom.uris import LOOPBACK, check_no_password
 from besom.withheld import without_password
@@ -108,18 +108,14 @@ def _refuse_unasked(url: str, sweep: str, environ: Mapping[str, str]) -> None:
     file = database_file(url)
     if file is not None:
         raise StoreDamaged(f"sweep '{sweep}' of the store says that its study is in {file}; expected a server, or none")
-    is_here = make_url(url).host in (*LOOPBACK, None) and not any(environ.get(name) for name in PASSWORDS)
-    if is_here or any(_is_same(url, one) for one in _given_here(sweep, environ)):
+    host, _, query = server_of(url)
+    is_here = host in (*LOOPBACK, None) and not query and not any(environ.get(name) for name in PASSWORDS)
+    if is_here or any(server_of(url) == server_of(one) for one in _given_here(sweep, environ)):
         return
     raise ConfigError(
         f"the store's sweep '{sweep}' says that its study is at {url!r}, which would get your password; if that is "
         f"your server, say so: {GIVEN}={url} besom …"
     )
-
-
-def _is_same(one: str, other: str) -> bool:
-    first, second = make_url(one), make_url(other)
-    return (first.host, first.port) == (second.host, second.port)
 
 
 def _given_here(sweep: str, environ: Mapping[str, str]) -> Iterator[str]:

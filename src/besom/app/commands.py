@@ -203,12 +203,15 @@ def delete(arguments: Namespace) -> int:
     from besom.app.delete import delete_sweep
     from besom.app.store import refuse_read_only
     from besom.compare.catalog import refuse_unknown
+    from besom.whereabouts import place_of, storage_of
 
     store = _store(arguments)
     refuse_unknown(store, arguments.name)
     refuse_read_only(store)
     if sys.stdin.isatty() and not arguments.yes:
-        sys.stdout.write(f"delete sweep '{arguments.name}' from {store.root}, runs and artifacts included? [y/N] ")
+        url = storage_of(store, arguments.name)
+        place = f"{store.root}" if url == store.studies_uri else f"{store.root} and {place_of(store, url)}"
+        sys.stdout.write(f"delete sweep '{arguments.name}' from {place}, runs and artifacts included? [y/N] ")
         sys.stdout.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             say("nothing deleted")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from besom.compare import champion
 from besom.contained import refuse_deleting_outside
-from besom.errors import BesomError
+from besom.errors import BesomError, ConfigError
 from besom.lock import parent_lock
 from besom.paths import Store
 from besom.server_storage import study_lock
 from besom.storage import delete_study, find_study, has_storage
 from besom.tracking import checked_file, is_given, mlflow_client, uri_of
 from besom.uris import HTTP
-from besom.whereabouts import storage_of
+from besom.whereabouts import place_of, storage_of
 from besom.withheld import withheld
 
 if TYPE_CHECKING:
@@ -32,6 +32,23 @@ HALF_DELETED = "half_deleted"
 def is_half_deleted(study: Study | None) -> bool:
     """Tell whether somebody began to delete a sweep and was killed."""
     return study is not None and HALF_DELETED in study.user_attrs
+
+
+def refuse_to_replace(store: Store, name: str, url: str) -> None:
+    """Raise `ConfigError` where a server has trials of a sweep that this store has nothing of.
+
+    They may be somebody else's, who uses the same server.
+    """
+    if url == store.studies_uri or store.sweep(name).is_dir():
+        return
+    study = find_study(url, name)
+    if study is None or is_half_deleted(study):
+        return
+    if n_trials := len(study.get_trials(deepcopy=False)):
+        raise ConfigError(
+            f"{place_of(store, url)} has {n_trials} trials of sweep '{name}', and {store.root} has nothing of it: "
+            f"--fresh would delete what may be somebody else's; expected another --name, or first: besom delete {name}"
+        )
 
 
 def delete_sweep(store: Store, name: str) -> None:
@@ -53,6 +70,11 @@ def delete_locked(store: Store, name: str) -> None:
     checked_file(uri_of(store, name))  # before anything is marked as half gone
     _refuse_outside(store, name)
     url = storage_of(store, name)
+    with study_lock(url, name):  # what a sweep is begun anew in may be another server than where it was
+        _delete(store, name, url)
+
+
+def _delete(store: Store, name: str, url: str) -> None:
     study = find_study(url, name)
     if study is not None:
         study.set_user_attr(HALF_DELETED, True)

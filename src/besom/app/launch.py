@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from besom import data, offered
 from besom.app.composed import Composed, is_chosen, refuse_damaged, staged
 from besom.app.config_file import lay_config_file
-from besom.app.delete import delete_locked, is_half_deleted
+from besom.app.delete import delete_locked, is_half_deleted, refuse_to_replace
 from besom.app.plan import PlannedSweep
 from besom.app.store import create_store, keep_data, refuse_lost, refuse_other_data, refuse_read_only
 from besom.data import SHARED_FOLDER
@@ -99,6 +99,8 @@ def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
 
 def _sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     store, name = plan.made.store, plan.name
+    if fresh:
+        refuse_to_replace(store, name, plan.settings.storage)
     study = None if fresh else find_study(plan.settings.storage, name)
     if is_half_deleted(study):
         study, fresh = None, True

@@ -62,9 +62,10 @@ def check_ray(address: str | None) -> None:
     """Raise `ConfigError` where there is no Ray, or an address that lanes cannot use."""
     if find_spec("ray") is None:
         raise ConfigError("hydra/launcher=besom_ray needs Ray, which is not installed; pip install 'besom[ray]'")
+    name, address = ("hydra.launcher.address", address) if address else ("RAY_ADDRESS", os.environ.get("RAY_ADDRESS"))
     if address is not None and address.startswith("ray://"):
         raise ConfigError(
-            f"hydra.launcher.address={address!r} is Ray Client's, and a sweep's parent has to be on a node of the "
+            f"{name}={address!r} is Ray Client's, and a sweep's parent has to be on a node of the "
             "cluster; expected HOST:PORT of its GCS, or 'auto', there"
         )
 

@@ -14,9 +14,12 @@ from besom.engines.ray_lane import RaySetup
 from besom.engines.ray_lanes import RayPool, RayPoolSetup, variables
 from besom.errors import ConfigError
 from besom.seeding import GPUS, ON_GPUS
+from besom.server_storage import GIVEN
 
 SHOWN = ("TF_", "OMP_", "KERAS_", "ONEDNN_", "DNNL_", "XLA_", "PYTHONHASHSEED", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32")
 """How the variables begin that decide what a training computes: a lane's process starts with them as they are here."""
+OF_OTHERS = ("TF_VAR_", "TF_TOKEN_")
+"""Terraform's, which may be secrets."""
 CARRIED = ("BESOM_", "MLFLOW_")
 """How those begin that a lane takes over besides, passwords included; Ray shows them to nobody."""
 
@@ -37,7 +40,7 @@ class RayLauncher(PoolLauncher):
         lane = RaySetup(
             runner=hydra_runner(context, task_function, n_objectives),
             preload=tuple(settings["preload"]),
-            environment=variables(tuple(settings["env_vars"]), CARRIED),
+            environment=_without(variables(tuple(settings["env_vars"]), CARRIED), GIVEN),  # the parent alone uses it
         )
         log_folder = settings["log_folder"]
         setup = RayPoolSetup(
@@ -54,11 +57,15 @@ class RayLauncher(PoolLauncher):
 
 def env_vars(share: Share) -> dict[str, str]:
     """Return the variables that a lane's process starts with; on GPUs Ray itself says which ones it sees."""
-    found = variables((), SHOWN)
+    found = _without(variables((), SHOWN), *OF_OTHERS)
     if not share.gpus:
         return found
     found.pop("CUDA_VISIBLE_DEVICES", None)
     return {**found, **ON_GPUS, GPUS: f"{share.gpus:g}"}
+
+
+def _without(found: Mapping[str, str], *prefixes: str) -> dict[str, str]:
+    return {name: value for name, value in found.items() if not name.startswith(prefixes)}
 
 
 def check_ray_lanes(settings: Mapping[str, Any]) -> None:

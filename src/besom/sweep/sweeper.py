@@ -23,7 +23,7 @@ from besom.code_watch import CodeWatch
 from besom.configs.frozen import frozen_context, remembering_context
 from besom.engines.engine import Engine, Job, WorkerDied
 from besom.engines.launcher import job_folder, ran_in, result_of
-from besom.errors import DiskFull, UserError
+from besom.errors import DiskFull, SweepLocked, UserError
 from besom.judge import reason_of
 from besom.reporting import TrialHandle
 from besom.results import TrialResult
@@ -44,6 +44,8 @@ from besom.targets import imported
 from besom.tracker import NoTracker
 
 TICK_SECONDS = 0.25
+ABSENT_SECONDS = 10.0
+"""Between two looks at the trials; from then on the parent was away itself, waiting for a server, or suspended."""
 
 
 def sweep(
@@ -136,20 +138,28 @@ class Sweep:
         self.study.aim_at(settings.total)
         self._stopping = Stopping(settings, self.study)
         self._started: dict[int, float] = {}  # number → when its worker took it up
+        self._looked = time.monotonic()
 
     def run(self) -> None:
         """Open the books, run what is left, close the books."""
-        finished = False
+        finished, is_mine = False, True
         with Interrupt() as interrupt:
             try:
                 self._run(interrupt)
                 finished = True
+            except SweepLocked:  # another parent has taken it meanwhile: what is left, its runs too, is its to close
+                is_mine = False
+                raise
             finally:
-                self._close_running()
-                # once Ctrl-C was pressed, what is left is bounded; before, it may take long and loses nothing
-                self.ledger.close(finished, lambda: interrupt.at_once(interrupt.asked is None))
-                self._pass_on_news(choose_progress(self.study, self.settings.total))
+                if is_mine:
+                    self._close(finished, interrupt)
             interrupt.check()  # of one that came too late to stop anything
+
+    def _close(self, finished: bool, interrupt: Interrupt) -> None:
+        self._close_running()
+        # once Ctrl-C was pressed, what is left is bounded; before, it may take long and loses nothing
+        self.ledger.close(finished, lambda: interrupt.at_once(interrupt.asked is None))
+        self._pass_on_news(choose_progress(self.study, self.settings.total))
 
     def _run(self, interrupt: Interrupt) -> None:
         self._stopping.check_failures("in an earlier start")
@@ -268,10 +278,13 @@ class Sweep:
         progress.started(asked)
 
     def _stop_late(self, engine: Engine, progress: Progress) -> None:
-        """Stop trials that run for longer than ``trial_timeout``; waiting for a worker does not count."""
+        """Stop trials that run for longer than ``trial_timeout``; waiting for worker or parent does not count."""
         limit, now = self.settings.trial_timeout, time.monotonic()
         if limit is None:
             return
+        if (absent := now - self._looked) > ABSENT_SECONDS:  # trials may have waited for an answer all the while
+            self._started = {number: started + absent for number, started in self._started.items()}
+        self._looked = now
         for trial in [trial for trial in self.running if trial.future.running()]:
             number = trial.asked.number
             if now - self._started.setdefault(number, now) > limit:
