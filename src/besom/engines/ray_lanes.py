@@ -155,7 +155,7 @@ class RayPool(Pool):
             self._make_reports()
             for lane in list(self._lanes):
                 lane.end()
-                self._bury(lane, "the lane could not report")
+                self._bury(lane, "the lane could not report", alone=False)
             return
         self._next_reports = self._reports.next.remote()
         by_name = {lane.name: lane for lane in self._lanes if lane.work is not None}
@@ -168,7 +168,7 @@ class RayPool(Pool):
         try:
             content = self._ray.get(lane.coming)
         except RayError as error:
-            self._bury(lane, _short(error))
+            self._bury(lane, _short(error))  # of a node that is gone, too: the job may have brought it down
             return
         self._dead_starts = 0
         lane.coming = None
@@ -184,8 +184,12 @@ class RayPool(Pool):
             self._keep_size()
         work.end(*content)
 
-    def _bury(self, lane: _RayLane, reason: str) -> None:
-        """Put a new lane in the place of one that died, if there is room; its job is lost."""
+    def _bury(self, lane: _RayLane, reason: str, *, alone: bool = True) -> None:
+        """Put a new lane in the place of one that died, if there is room; its job is lost.
+
+        Args:
+            alone: whether that may be the job's own doing; else it is tried again however often it happens.
+        """
         if lane in self._lanes:
             self._lanes.remove(lane)
         self._dead_starts += not lane.is_ready
@@ -194,7 +198,7 @@ class RayPool(Pool):
         self._keep_size()
         work, lane.work = lane.work, None
         if work is not None:
-            work.future.set_exception(WorkerDied(reason))
+            work.future.set_exception(WorkerDied(reason, alone))
 
     def _look(self) -> None:
         """Follow the nodes that came and went since the last look."""
@@ -279,7 +283,7 @@ class _RayLane:
             self._ray.kill(self._actor)
 
     def wait_for_end(self) -> None:
-        """Wait until the cluster says that it is dead, so that it writes nothing any more."""
+        """Wait until the cluster says that it is dead; its process may be ending still, out of reach for longer."""
         with suppress(Exception):
             self._ray.wait([self._actor.about.remote()], timeout=GRACE_SECONDS)
 
