@@ -67,6 +67,7 @@ BESOMS_APP = (  # need what a foreign app has not: besom's command, its store, i
     "test_passed_on.py",
     "test_postgres.py",
     "test_postgres_upkeep.py",
+    "test_whereabouts.py",
     "test_probe.py",
     "test_project_files.py",
     "test_prove.py",
