@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from besom_sweeps import BESOM, trials_with_history
-from machine import about_machine
+from machine import about_machine, add_data
 from summary import spread
 
 from besom.paths import write_atomically
@@ -81,11 +81,7 @@ def main() -> None:
 def options() -> argparse.Namespace:
     """Return the command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data",
-        default=os.environ.get("BESOM_MNIST_NPZ"),
-        help="mnist.npz (default: BESOM_MNIST_NPZ, else Keras' own)",
-    )
+    add_data(parser)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=50_000, help="training images of peers; a fifth validate")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of peers")

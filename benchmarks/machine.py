@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import subprocess
@@ -34,6 +35,15 @@ def about_machine() -> dict[str, Any]:
             "changed": bool(git("status", "--porcelain", "--", "src", "conf")) if git("rev-parse", "HEAD") else None,
         },
     }
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data``, the whole MNIST."""
+    parser.add_argument(
+        "--data",
+        default=os.environ.get("BESOM_MNIST_NPZ"),
+        help="mnist.npz (default: BESOM_MNIST_NPZ, else Keras' own)",
+    )
 
 
 def cpu_model() -> str:

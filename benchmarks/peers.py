@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 from besom_sweeps import BESOM, trials_with_history
-from machine import about_machine
+from machine import about_machine, add_data
 from summary import configuration, rows, spread
 
 from besom.configs.schema import DataConfig
@@ -176,11 +176,7 @@ def continued(file: Path, fresh: dict[str, Any]) -> dict[str, Any]:
 def options() -> argparse.Namespace:
     """Return the command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data",
-        default=os.environ.get("BESOM_MNIST_NPZ"),
-        help="mnist.npz (default: BESOM_MNIST_NPZ, else Keras' own)",
-    )
+    add_data(parser)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=ALL, metavar="NAME", help=", ".join(ALL))
     parser.add_argument("--append", action="store_true", help="keep the rounds that --out already has")

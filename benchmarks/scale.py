@@ -95,6 +95,11 @@ class Case:
     lane_seconds: float = 0.1
     most_seconds: float = 150.0
 
+    @property
+    def needs_postgresql(self) -> bool:
+        """Whether the study or the runs are there."""
+        return self.storage == "postgresql" or self.runs == "http"
+
 
 CASES = {
     "formula-sqlite": Case("random", "formula", most_seconds=600),
@@ -122,7 +127,7 @@ def main() -> None:
     if given.append and given.out.is_file():
         report["cases"] = json.loads(given.out.read_text("utf-8"))["cases"]
     for name in given.only or CASES:
-        if CASES[name].storage == "postgresql" and not (shutil.which("initdb") or Path("/usr/lib/postgresql").is_dir()):
+        if CASES[name].needs_postgresql and not (shutil.which("initdb") or Path("/usr/lib/postgresql").is_dir()):
             print(f"scale: {name} is left out: PostgreSQL is not installed", file=sys.stderr)
             continue
         report["cases"][name] = {"label": CASES[name].label, **run(CASES[name], given.trials)}
@@ -137,7 +142,7 @@ def run(case: Case, trials: int) -> dict[str, Any]:
     """Run one case in a folder of its own; return what was seen of it."""
     with tempfile.TemporaryDirectory(prefix="besom-scale-") as name, ExitStack() as services:
         folder = Path(name)
-        server = services.enter_context(_postgres()) if "postgresql" in (case.storage, _backend(case)) else None
+        server = services.enter_context(_postgres()) if case.needs_postgresql else None
         storage = server.url("optuna") if server and case.storage == "postgresql" else f"sqlite:///{folder}/studies.db"
         env = {key: value for key, value in os.environ.items() if not key.startswith(("BESOM", "HYDRA", "MLFLOW"))}
         env |= {"PYTHONPATH": f"{HERE}:{SIMULATED}", "PGPASSWORD": PASSWORD}
@@ -167,10 +172,6 @@ def run(case: Case, trials: int) -> dict[str, Any]:
             "marks": {str(mark): one for mark in MARKS if (one := at(mark, calls, seen)) is not None},
             **sizes,
         }
-
-
-def _backend(case: Case) -> str:
-    return "postgresql" if case.runs == "http" else ""
 
 
 @contextmanager

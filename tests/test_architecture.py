@@ -13,12 +13,12 @@ import pytest
 
 ROOMS = {
     "ground": """
-        code_watch configs contained cores databases disk errors files fingerprint geometry judge lock offered options
-        paths provenance quiet reporting results seeding signals tables targets temporary tracker uris
+        code_watch configs contained cores database_server databases disk errors files fingerprint geometry judge lock
+        offered options paths provenance quiet reporting results seeding signals tables targets temporary tracker uris
         withheld
     """,
     "trial": "data datasets experiments model spool tracking trial",
-    "sweep": "engines hydra_conf search server_storage storage sweep whereabouts",
+    "sweep": "engines hydra_conf search server_storage storage study_lock sweep whereabouts",
     "compare": "compare",
     "upkeep": "upkeep",
     "proof": "confirm export reproduce retrain",

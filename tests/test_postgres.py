@@ -18,7 +18,7 @@ from servers import mlflow_server
 from test_same_bits import GRID, weights
 
 from besom.errors import SweepLocked
-from besom.server_storage import StudyLock, study_lock
+from besom.study_lock import StudyLock, study_lock
 
 pytestmark = pytest.mark.service
 

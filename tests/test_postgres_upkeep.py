@@ -23,9 +23,9 @@ from test_postgres import SLOW, n_ended, started, whole
 
 from besom.errors import SweepLocked
 from besom.paths import Store
-from besom.server_storage import StudyLock, study_holder, study_lock
 from besom.spool.client import RunWriter
 from besom.spool.operations import End
+from besom.study_lock import StudyLock, study_holder, study_lock
 from besom.upkeep.books import open_books
 from besom.upkeep.relocate import relocate
 from besom.upkeep.studies import study_of

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from besom.database_server import with_password
 from besom.errors import ConfigError
 from besom.paths import Store
-from besom.server_storage import with_password
 from besom.whereabouts import keep_storage, storage_of
 
 MINE = "postgresql+psycopg://me@db.example.org:5432/optuna"

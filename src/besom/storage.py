@@ -16,6 +16,7 @@ import optuna
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from besom.database_server import tables_of
 from besom.databases import (
     PatientConnection,
     ReadingConnection,
@@ -26,7 +27,7 @@ from besom.databases import (
     tables_in,
 )
 from besom.errors import ConfigError, StoreDamaged, one_line
-from besom.server_storage import ServerStorage, tables_of
+from besom.server_storage import ServerStorage
 from besom.withheld import without_password
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # what a sweep does is told by `besom.sweep.progress`

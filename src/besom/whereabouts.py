@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from besom.database_server import GIVEN, server_of
 from besom.databases import is_there
 from besom.errors import ConfigError, StoreDamaged, one_line
 from besom.files import Unusable, read_bounded
 from besom.paths import SWEEP_NAME, Store, write_atomically
-from besom.server_storage import GIVEN, server_of
 from besom.storage import database_file, has_storage, read_storage, study_names
 from besom.uris import LOOPBACK, check_no_password
 from besom.withheld import without_password

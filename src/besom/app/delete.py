@@ -14,8 +14,8 @@ from besom.contained import refuse_deleting_outside
 from besom.errors import BesomError, ConfigError
 from besom.lock import parent_lock
 from besom.paths import Store
-from besom.server_storage import study_lock
 from besom.storage import delete_study, find_study, has_storage
+from besom.study_lock import study_lock
 from besom.tracking import checked_file, is_given, mlflow_client, uri_of
 from besom.uris import HTTP
 from besom.whereabouts import place_of, storage_of
@@ -58,7 +58,7 @@ def delete_sweep(store: Store, name: str) -> None:
         SweepLocked: a living process works on it.
         ConfigError: some of its files lie outside the store.
     """
-    with parent_lock(store.lock(name), name), study_lock(storage_of(store, name), name):
+    with parent_lock(store.lock(name), name):
         delete_locked(store, name)
 
 

@@ -27,11 +27,11 @@ from besom.lock import parent_lock, refuse_if_locked
 from besom.paths import OUTSIDE_SWEEPS, SPOOL, Store
 from besom.search.grammar import override_text
 from besom.seeding import GPUS, fix_runtime
-from besom.server_storage import study_lock
 from besom.spool.deliver import deliver
 from besom.spool.journal import n_pending
 from besom.spool.probe import why_away
 from besom.storage import find_study, load_study, settings_of
+from besom.study_lock import study_lock
 from besom.sweep import settings as sweep_settings
 from besom.sweep.settings import SweepSettings
 from besom.sweep.study import DATA_DIGEST, note_data

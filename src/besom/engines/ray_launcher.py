@@ -8,13 +8,13 @@ from typing import Any
 
 from hydra.types import HydraContext, TaskFunction
 
+from besom.database_server import GIVEN
 from besom.engines.launcher import PoolLauncher, checked_number_of_lanes, hydra_runner
 from besom.engines.ray_cluster import Share, check_ray
 from besom.engines.ray_lane import RaySetup
 from besom.engines.ray_lanes import RayPool, RayPoolSetup, variables
 from besom.errors import ConfigError
 from besom.seeding import GPUS, ON_GPUS
-from besom.server_storage import GIVEN
 
 SHOWN = ("TF_", "OMP_", "KERAS_", "ONEDNN_", "DNNL_", "XLA_", "PYTHONHASHSEED", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32")
 """How the variables begin that decide what a training computes: a lane's process starts with them as they are here."""

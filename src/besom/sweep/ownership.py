@@ -14,8 +14,8 @@ import optuna
 from besom.errors import ConfigError
 from besom.lock import parent_lock
 from besom.paths import remove_drafts, write_atomically
-from besom.server_storage import StudyLock, study_lock
 from besom.storage import database_file
+from besom.study_lock import StudyLock, study_lock
 from besom.sweep.settings import SweepSettings
 
 OWNER = ".study"

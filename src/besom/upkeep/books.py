@@ -19,10 +19,10 @@ from besom.experiments import mlflow_client
 from besom.files import Unusable, read_bounded
 from besom.lock import holder_of, identity_in
 from besom.paths import SWEEP_NAME, Store
-from besom.server_storage import study_holder, study_lock
 from besom.spool.deliver import Waiting, pending
 from besom.spool.probe import why_away
 from besom.storage import open_storage
+from besom.study_lock import study_holder, study_lock
 from besom.sweep.endings import job_folder_of
 from besom.sweep.ownership import OWNER
 from besom.sweep.run_ids import ids_in, run_id_of

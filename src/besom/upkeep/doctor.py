@@ -10,9 +10,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 
+from besom.database_server import GIVEN
 from besom.errors import ConfigError, NotFound, did_you_mean, one_line, shown
 from besom.paths import Store
-from besom.server_storage import GIVEN
 from besom.upkeep import (
     check_databases,
     check_disk,

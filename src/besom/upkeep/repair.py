@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from besom.errors import ConfigError, NotFound, UserError, did_you_mean, one_line, shown
 from besom.lock import parent_lock
 from besom.paths import Store
-from besom.server_storage import study_lock
+from besom.study_lock import study_lock
 from besom.tracking import uri_of
 from besom.upkeep import mend_runs, mend_spool, mend_trials
 from besom.upkeep.books import (
