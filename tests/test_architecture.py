@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,3 +168,17 @@ def test_importing_the_package_loads_nothing_heavy(package: str, heavy: set[str]
     code = f"import sys, {package}; print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert not heavy & set(shown.stdout.split())
+
+
+def test_every_point_where_faults_strike_is_a_function_that_besom_has() -> None:
+    """A function that moves takes its point along; a fault that finds none fails only in the long proofs."""
+    code = (
+        "import importlib, operator, sitecustomize\n"
+        "for point, (module, name, _) in sitecustomize.POINTS.items():\n"
+        "    try: operator.attrgetter(name.partition(':')[0])(importlib.import_module(module))\n"
+        "    except (ImportError, AttributeError) as error: print(point, error)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent / "faults" / "injector")}
+    command = [sys.executable, "-c", code]
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert shown.stdout == ""

@@ -44,7 +44,7 @@ POINTS = {
     "snapshot_copied": ("besom.configs.project", "shutil.copytree:.snapshot", "after"),
     "snapshot_made": ("besom.configs.project", "Stage.keep_as", "after"),
     "study_made": ("besom.sweep.study", "SweepStudy._open", "after"),
-    "owner_marked": ("besom.sweep.sweeper", "_own", "after"),
+    "owner_marked": ("besom.sweep.ownership", "own", "after"),
     "books_opened": ("besom.tracking", "MlflowTracker.open_sweep", "after"),
     "mending": ("besom.sweep.ledger", "Ledger._mend", "before"),
     "mended_study": ("besom.sweep.study", "SweepStudy.lose", "after"),
