@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +24,38 @@ from besom.errors import SweepLocked
 from besom.study_lock import StudyLock, study_lock
 
 pytestmark = pytest.mark.service
+
+
+@contextmanager
+def cut_off(upstream: int) -> Iterator[tuple[int, Callable[[], None]]]:
+    """Stand before a server; return the port, and what cuts clients off so that the server does not notice."""
+    held: list[socket.socket] = []
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while content := source.recv(65536):
+                target.sendall(content)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    there = socket.create_connection(("127.0.0.1", upstream))
+                    held.extend((client, there))
+                    threading.Thread(target=pump, args=(client, there), daemon=True).start()
+                    threading.Thread(target=pump, args=(there, client), daemon=True).start()
+
+        def cut() -> None:
+            for client in held[::2]:
+                client.shutdown(socket.SHUT_RDWR)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1], cut
+        for one in held:
+            one.close()
+
 
 SLOW = GRID.replace("epochs: 2", "epochs: 100").replace("n_trials: null", "n_trials: null\n    retries: 2")
 
@@ -138,6 +173,30 @@ def test_a_lock_whose_session_ends_alone_is_taken_anew(
     assert len(weights(folder, "slow")) == 8
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_signal_ends_the_waiting_for_a_server(
+    number: signal.Signals,
+    code: int,
+    server: Postgres,
+    database: str,
+    folders: Callable[[str], Folder],
+    clean_environment: dict[str, str],
+) -> None:
+    folder = folders("here")
+    sweep = started(folder, database, clean_environment, "slow.yaml")
+    until(lambda: n_ended(server, database) >= 1, 120)
+    server.stop("immediate")
+    try:
+        until(lambda: "does not answer, waiting for it" in (folder.path / "log").read_text(), 60)
+        sweep.send_signal(number)
+        assert sweep.wait(60) == code, (folder.path / "log").read_text()
+    finally:
+        server.start()
+    folder.besom("sweep", "slow.yaml")
+    states = [trial["state"] for trial in folder.json("runs", "slow", "--all")["trials"]]
+    assert states.count("COMPLETE") == 8
+
+
 def test_who_lost_the_sweep_to_another_writes_nothing_any_more(
     server: Postgres,
     database: str,
@@ -243,3 +302,20 @@ class TestTheLock:
             first.acquire()
         first.release()
         second.release()
+
+    def test_a_session_that_the_network_cut_off_is_ended_and_not_taken_for_another(
+        self, server: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("BESOM_STORAGE", whole(database))
+        with cut_off(server.port) as (port, cut):
+            through = database.replace(f":{server.port}/", f":{port}/")
+            monkeypatch.setenv("BESOM_STORAGE", whole(through))
+            first = StudyLock(through, "s")
+            first.acquire()
+            cut()
+            assert len(server.sql(f"select pid from {LOCKS}", database.rpartition("/")[2]).split()) == 1, "it knows not"
+            first.acquire()
+            monkeypatch.setenv("BESOM_STORAGE", whole(database))
+            with pytest.raises(SweepLocked):
+                StudyLock(database, "s").acquire()
+            first.release()

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,31 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
+
+
+@contextmanager
+def another_machine(address: str, *, hidden: Path | None = None) -> Iterator[str]:
+    """Have a node of another host name join a cluster, one that does not see a folder; return that name."""
+    as_root = [] if os.getuid() == 0 else ["--map-root-user"]
+    namespaces = ["unshare", *as_root, "--uts", "--mount"]
+    if subprocess.run([*namespaces, "hostname", "elsewhere"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine lets nobody have a host name of its own (unshare)")
+    hide = f"mount -t tmpfs none '{hidden}' && " if hidden else ""
+    ray = Path(sys.executable).with_name("ray")
+    command = f"hostname elsewhere && {hide}exec '{ray}' start --address={address} --num-cpus=1 --block"
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    node = subprocess.Popen(
+        [*namespaces, "sh", "-c", command], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    started = psutil.Process(node.pid)
+    try:
+        yield "elsewhere"
+    finally:
+        everything = [*started.children(recursive=True), started] if started.is_running() else []
+        for process in everything:
+            with suppress(psutil.Error):
+                process.kill()
+        node.wait()
 
 
 class TestACluster:
@@ -192,6 +217,38 @@ class TestACluster:
         lost = [trial for trial in trials if trial["state"] == "FAIL"]
         assert len(lost) <= 1, "what ran on the node that died was tried again, the others went on"
         folder.besom("doctor")
+
+    def test_lanes_elsewhere_leave_it_to_the_parent_to_write_into_a_file_of_mlflow(
+        self, nodes: Any, project: Path, besom_command: BesomCommand
+    ) -> None:
+        """SQLite stands no second machine; what they have to say goes by the spool, and all of it arrives."""
+        folder = Folder(project, besom_command)
+        known = {"HOME": str(Path.home()), "RAY_ADDRESS": nodes.address}  # Ray's token is there
+        with another_machine(nodes.address) as host:
+            folder.besom("sweep", "quick", "--trials", "2", "--engine", "ray", env=known)
+        trials = folder.json("runs", "quick")["trials"]
+        assert [trial["state"] for trial in trials] == ["COMPLETE"] * 2
+        # the two runs of trials, the sweep's own being one more
+        assert folder.mlflow("select status, count(*) from runs group by status") == [("FINISHED", 3)]
+        hosts = folder.mlflow("select value from tags join runs using (run_uuid) where key = 'host' order by value")
+        assert [one for (one,) in hosts].count(host) == 2
+        assert folder.mlflow("select count(*) from latest_metrics where key = 'val_accuracy'") == [(2,)]
+        assert folder.mlflow("select count(*) from logged_models") == [(2,)]
+        assert not (project / "mlruns" / "spool").exists()
+        assert "bit-identical" in folder.besom("reproduce", "quick").stdout
+        folder.besom("doctor")
+
+    def test_a_node_that_does_not_share_the_disk_is_refused(
+        self, nodes: Any, project: Path, besom_command: BesomCommand
+    ) -> None:
+        known = {"HOME": str(Path.home()), "RAY_ADDRESS": nodes.address}
+        with another_machine(nodes.address, hidden=project):
+            refused = besom_command("sweep", "quick", "--engine", "ray", cwd=project, env=known, timeout=240)
+        assert refused.returncode == 2, refused.stderr
+        assert (
+            f"node elsewhere of the Ray cluster does not see {project / 'mlruns' / 'jobs' / 'quick'}" in refused.stderr
+        )
+        assert Folder(project, besom_command).json("status", "quick")["complete"] == 0
 
 
 class TestItsOwnCluster:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from conftest import BesomCommand
 
-from besom.app.store import create_store
-from besom.errors import ConfigError
-from besom.paths import Store
+from besom.app.store import create_store, refuse_two_machines
+from besom.errors import ConfigError, SweepLocked
+from besom.lock import is_of_another_machine, parent_lock, process_identity
+from besom.paths import Store, write_atomically
 
 pytestmark = pytest.mark.filterwarnings(
     # MLflow's own mappers, with SQLAlchemy 2.1
@@ -74,3 +78,41 @@ def test_a_file_in_the_place_of_the_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mlruns").write_text("not a folder")
     with pytest.raises(ConfigError, match=r"^paths\.store='.*mlruns' cannot be made: .*; expected a folder that can"):
         create_store(Store.at(tmp_path / "mlruns"))
+
+
+class TestOneStoreOfTwoMachines:
+    """A disk that both have: SQLite's files stand only one of them at a time."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[Store]:
+        store = Store.at(tmp_path / "mlruns")
+        lock = store.lock("theirs")
+        with parent_lock(lock, "theirs"):
+            who = json.loads(lock.read_text())
+            lock.write_text(json.dumps({**who, "host": "another", "process_boot": "0-another-boot/1"}))
+            yield store
+
+    def test_a_sweep_is_refused_while_another_machine_runs_one(
+        self, store: Store, tmp_path: Path, besom_command: BesomCommand
+    ) -> None:
+        refused = besom_command("sweep", "quick", "--trials", "1", cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "studies.db and " in refused.stderr
+        assert "and another runs sweep 'theirs' in it; wait for that, or give another store" in refused.stderr
+        assert not store.exists
+        assert not store.sweep("quick").exists()
+
+    SERVERS = ("postgresql+psycopg://me@db/studies", "http://mlflow:5000")
+
+    def test_who_has_both_in_servers_is_not(self, store: Store) -> None:
+        refuse_two_machines(store, "ours", *self.SERVERS)
+
+    def test_neither_is_who_meets_one_whose_study_and_runs_are_there(self, store: Store) -> None:
+        write_atomically(store.storage("theirs"), self.SERVERS[0])
+        with pytest.raises(SweepLocked, match=r"mlflow\.db of this store"):
+            refuse_two_machines(store, "ours", store.studies_uri, store.mlflow_uri)
+        write_atomically(store.tracking_uri("theirs"), self.SERVERS[1])
+        refuse_two_machines(store, "ours", store.studies_uri, store.mlflow_uri)
+
+    def test_a_process_of_this_machine_is_none_of_another(self) -> None:
+        assert not is_of_another_machine(process_identity())

@@ -181,6 +181,12 @@ def refuse_if_locked(path: Path, sweep: str) -> None:
             os.close(handle)
 
 
+def is_of_another_machine(identity: Mapping[str, Any]) -> bool:
+    """Tell whether a process of `process_identity` runs under another kernel; containers of one machine share it."""
+    boot = str(identity.get("process_boot") or "").partition("/")[0]
+    return bool(boot) and boot != _boot()
+
+
 def holder_of(path: Path) -> dict[str, Any] | None:
     """Return the identity of the living process that holds a lock, empty while it writes it; None where none does.
 

@@ -22,6 +22,8 @@ MOST_BYTES = 200
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SPOOL = "BESOM_SPOOL"
 """Variable with the name of the sweep that a process works for, set by its parent."""
+PARENT_HOST = "BESOM_PARENT_HOST"
+"""Variable with the machine of that parent."""
 OUTSIDE_SWEEPS = "_runs"
 """What stands for a sweep's name where runs of none are meant; no sweep can be called so."""
 
@@ -155,7 +157,12 @@ class Store:
 
     def lock(self, sweep: str) -> Path:
         """Return the file that whoever works on a sweep holds locked; beside its folder, which may be deleted."""
-        return self.root / "jobs" / ".locks" / checked_sweep_name(sweep)
+        return self.locks / checked_sweep_name(sweep)
+
+    @property
+    def locks(self) -> Path:
+        """The folder with the locks of all sweeps."""
+        return self.root / "jobs" / ".locks"
 
     def tracking_uri(self, sweep: str) -> Path:
         """Return the file with the URI that a sweep's runs went to, where that is not the usual one."""

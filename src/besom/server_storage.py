@@ -46,6 +46,8 @@ class ServerStorage(optuna.storages.RDBStorage):
 
     def __init__(self, url: str, on_return: Callable[[], None] | None = None, *, is_read: bool = False) -> None:
         self._on_return = on_return
+        self.while_away: Callable[[], object] = lambda: None
+        """Called between two attempts; what it raises ends the waiting."""
         self._given_up: BesomError | None = None  # once it is lost, or was waited for, nothing more is written
         self._shown = without_password(url)
         self._patience = READERS_PATIENCE if is_read else PATIENCE
@@ -57,6 +59,11 @@ class ServerStorage(optuna.storages.RDBStorage):
                 skip_table_creation=is_read,
             )
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether every further call raises what was said once: it was lost, or waited for."""
+        return self._given_up is not None
+
     def patiently(self, call: Callable[[], Result], again: Callable[[], Result] | None = None) -> Result:
         """Return what a call returns, made again while the server is away.
 
@@ -66,6 +73,7 @@ class ServerStorage(optuna.storages.RDBStorage):
         Raises:
             ConfigError: the server stayed away.
             SweepLocked: another parent has taken the sweep meanwhile.
+            KeyboardInterrupt: by ``while_away``.
         """
         if self._given_up is not None:
             raise self._given_up
@@ -94,7 +102,15 @@ class ServerStorage(optuna.storages.RDBStorage):
                     log.warning("%s does not answer, waiting for it: %s", self._shown, first_line(error))
                 was_away = True
                 self._drop_connections()
+                self._let_end()
                 time.sleep(next(pauses, PAUSES[-1]))
+
+    def _let_end(self) -> None:
+        try:
+            self.while_away()
+        except KeyboardInterrupt:
+            self._given_up = ConfigError(f"{self._shown} did not answer when the sweep was ended")
+            raise
 
     def _drop_connections(self) -> None:
         with suppress(Exception):

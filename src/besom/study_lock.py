@@ -6,7 +6,9 @@ A file has `besom.lock`.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -16,6 +18,20 @@ from sqlalchemy.pool import NullPool
 
 from besom.database_server import connect_arguments, is_away, is_postgresql, reaching, with_password
 from besom.errors import SweepLocked
+
+log = logging.getLogger(__name__)
+
+GONE_SECONDS = 10.0
+"""Until a session that was told to end has ended."""
+LOCK = "SELECT pg_try_advisory_lock(:key)"
+HOLDER = (
+    "SELECT application_name, coalesce(host(client_addr), 'local'), pid, backend_start::text FROM pg_stat_activity "
+    "JOIN pg_locks USING (pid) WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND "
+    "database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND "
+    "(classid::bigint << 32 | objid::bigint) = :key"
+)
+"""Who holds a lock, as the server knows it; locks are of one database."""
+OURSELVES = "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 
 
 class StudyLock:
@@ -34,6 +50,7 @@ class StudyLock:
         )
         self._key = int.from_bytes(hashlib.sha256(f"besom/{sweep}".encode()).digest()[:8], "big", signed=True)
         self._connection: Connection | None = None
+        self._session: tuple[int, str] | None = None  # of ours that held it last: its process in the server, and since
 
     def acquire(self) -> None:
         """Take the lock, or see that it is still held; after the server was away it is taken anew.
@@ -44,22 +61,36 @@ class StudyLock:
         if self._is_held():
             return
         connection = self._engine.connect()
-        if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}):
-            found = self._session(connection)
+        try:
+            self._take(connection)
+        except BaseException:
             connection.close()
+            raise
+        if (connection.dialect.server_version_info or ()) >= (14,):
+            connection.execute(text("SET idle_session_timeout = 0"))  # it has nothing to say for hours
+        pid, since = connection.execute(text(OURSELVES)).one()
+        self._connection, self._session = connection, (pid, since)
+
+    def _take(self, connection: Connection) -> None:
+        """Take the lock in a session, from a session of ours that the server does not know to be dead, too."""
+        until = time.monotonic() + GONE_SECONDS
+        while not connection.scalar(text(LOCK), {"key": self._key}):
+            found = connection.execute(text(HOLDER), {"key": self._key}).first()
+            if found is not None and tuple(found[2:]) == self._session and time.monotonic() < until:
+                connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": found[2]})
+                log.debug("the network has cut off the session that held '%s'; it is ended", self._sweep)
+                time.sleep(0.1)
+                continue
             holder = "another process" if found is None else f"'{found[0]}' from {found[1]}"
             raise SweepLocked(
                 f"sweep '{self._sweep}' is being run by {holder}; wait for it, stop it with Ctrl-C there, or use "
                 "another --name"
             )
-        if (connection.dialect.server_version_info or ()) >= (14,):
-            connection.execute(text("SET idle_session_timeout = 0"))  # it has nothing to say for hours
-        self._connection = connection
 
     def holder(self) -> dict[str, str] | None:
         """Return host and process of who holds it, empty where that is no besom; None where nobody does."""
         with self._engine.connect() as connection:
-            found = self._session(connection)
+            found = connection.execute(text(HOLDER), {"key": self._key}).first()
         if found is None:
             return None
         named = re.fullmatch(r"besom (\S+) (\d+)", found[0])
@@ -87,19 +118,6 @@ class StudyLock:
             self._connection = None
             return False
         return True
-
-    def _session(self, connection: Connection) -> tuple[str, str] | None:
-        """Return name and address of the session that holds it, as the server knows it; locks are of one database."""
-        found = connection.execute(
-            text(
-                "SELECT application_name, coalesce(host(client_addr), 'local') FROM pg_stat_activity JOIN pg_locks "
-                "USING (pid) WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND "
-                "database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND "
-                "(classid::bigint << 32 | objid::bigint) = :key"
-            ),
-            {"key": self._key},
-        ).first()
-        return None if found is None else (str(found[0]), str(found[1]))
 
 
 _held: dict[tuple[str, str], StudyLock] = {}

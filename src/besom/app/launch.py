@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,14 +18,21 @@ from besom.app.composed import Composed, is_chosen, refuse_damaged, staged
 from besom.app.config_file import lay_config_file
 from besom.app.delete import delete_locked, is_half_deleted, refuse_to_replace
 from besom.app.plan import PlannedSweep
-from besom.app.store import create_store, keep_data, refuse_lost, refuse_other_data, refuse_read_only
+from besom.app.store import (
+    create_store,
+    keep_data,
+    refuse_lost,
+    refuse_other_data,
+    refuse_read_only,
+    refuse_two_machines,
+)
 from besom.data import SHARED_FOLDER
 from besom.databases import fold_in
 from besom.disk import explain
 from besom.engines.lanes import cool_down, warm_up
 from besom.errors import BesomError, ConfigError, SweepStopped, discreet
 from besom.lock import parent_lock, refuse_if_locked
-from besom.paths import OUTSIDE_SWEEPS, SPOOL, Store
+from besom.paths import OUTSIDE_SWEEPS, PARENT_HOST, SPOOL, Store
 from besom.search.grammar import override_text
 from besom.seeding import GPUS, fix_runtime
 from besom.spool.deliver import deliver
@@ -91,6 +99,7 @@ def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     refuse_read_only(store)
     refuse_if_locked(store.lock(name), name)
     checked_file(tracking_uri(plan.trial))
+    refuse_two_machines(store, name, plan.settings.storage, tracking_uri(plan.trial))
     with study_lock(plan.settings.storage, name):  # another machine may work on it, from a store of its own
         _sweep(plan, fresh=fresh)
     for database in (store.studies_db, store.mlflow_db):
@@ -156,14 +165,19 @@ def _is_complete(settings: SweepSettings, study: Study | None) -> bool:
 def _lanes_warming_up(plan: PlannedSweep, *, is_needed: bool) -> Iterator[None]:
     """Import for all lanes while the parent opens its books, which takes as long."""
     launcher = plan.made.config.hydra.launcher
-    os.environ[SHARED_FOLDER] = str(plan.made.store.images(plan.name))  # lanes get the environment as it is now
-    os.environ[SPOOL] = plan.name
+    told = {
+        SHARED_FOLDER: str(plan.made.store.images(plan.name)),
+        SPOOL: plan.name,
+        PARENT_HOST: socket.gethostname(),
+    }
+    os.environ.update(told)  # lanes get the environment as it is now
     try:
         if is_needed and launcher.get("start_method") == "forkserver":
             warm_up(launcher.preload)
         yield
     finally:
-        del os.environ[SHARED_FOLDER], os.environ[SPOOL]
+        for name in told:
+            del os.environ[name]
         cool_down()
 
 

@@ -11,12 +11,13 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from besom.contained import refuse_linked_databases
-from besom.errors import ConfigError, ResumeError, StoreDamaged, StoreReadOnly
-from besom.lock import open_lock
+from besom.databases import is_there
+from besom.errors import ConfigError, ResumeError, StoreDamaged, StoreReadOnly, SweepLocked
+from besom.lock import holder_of, is_of_another_machine, open_lock
 from besom.paths import Store, write_atomically
 from besom.results import TrialResult
 from besom.tracking import fix_environment
@@ -65,6 +66,33 @@ def refuse_read_only(store: Store) -> None:
         )
 
 
+def refuse_two_machines(store: Store, name: str, storage: str, tracking_uri: str) -> None:
+    """Raise `SweepLocked` where another machine writes into the store's files, on a disk that both share.
+
+    SQLite's write-ahead mode has its index in memory, which two machines do not share: they damage the file.
+
+    Args:
+        storage: where the study is to be.
+        tracking_uri: where its runs are.
+    """
+    wanted = {store.studies_db: storage == store.studies_uri, store.mlflow_db: tracking_uri == store.mlflow_uri}
+    for lock in store.locks.glob("[!.]*"):
+        with suppress(OSError, ConfigError):  # nobody can tell, or a file that is no lock of a sweep
+            holder = None if lock.name == name else holder_of(lock)
+            if holder is None or not is_of_another_machine(holder):
+                continue
+            there = {
+                store.studies_db: not is_there(store.storage(lock.name)),
+                store.mlflow_db: not is_there(store.tracking_uri(lock.name)),
+            }
+            if both := [str(file) for file in wanted if wanted[file] and there[file]]:
+                raise SweepLocked(
+                    f"{' and '.join(both)} of this store may be written by one machine at a time, SQLite's files being "
+                    f"such, and {holder.get('host')} runs sweep '{lock.name}' in it; wait for that, or give another "
+                    "store with BESOM_STORE, or have study and runs in servers: BESOM_STORAGE and tracking.uri"
+                )
+
+
 def refuse_lost(store: Store, name: str, place: str, study: Study | None) -> None:
     """Raise `StoreDamaged` where a sweep's folder has results of trials that its study does not know.
 
@@ -74,13 +102,15 @@ def refuse_lost(store: Store, name: str, place: str, study: Study | None) -> Non
     Args:
         place: where the study is, or was: the store's file, or a server.
     """
-    with_it = ", its -wal with it" if place == str(store.studies_db) else ""
+    is_file = place == str(store.studies_db)
+    with_it = ", its -wal with it" if is_file else ""
+    how = "" if is_file else " (maybe it was deleted from another store)"
     id_ = study.user_attrs.get("id") if study is not None else None
     known = len(study.get_trials(deepcopy=False)) if study is not None else 0
     jobs = [int(path.parent.name) for path in store.sweep(name).glob("*/result.json") if path.parent.name.isdecimal()]
     if id_ is None and jobs:
         raise StoreDamaged(
-            f"{store.sweep(name)} has the results of {len(jobs)} trials, and {place} does not know their sweep: put "
+            f"{store.sweep(name)} has the results of {len(jobs)} trials, and {place} does not know their sweep{how}: put "
             f"that back from a copy{with_it}, or start over with --fresh, which deletes them"
         )
     lost = [job for job in jobs if job >= known and TrialResult.read(store.job(name, job), job, str(id_)) is not None]

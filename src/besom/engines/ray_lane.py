@@ -50,11 +50,21 @@ class RayLane:
         reports: the actor that takes reports.
         name: of this lane, its successors having others.
         log: where it prints; None leaves that to Ray.
+        witness: a folder that only those see who share the parent's disk.
     """
 
     def __init__(
-        self, setup: bytes, offers: Mapping[str, offered.Offer], reports: Any, name: str, log: str | None
+        self,
+        setup: bytes,
+        offers: Mapping[str, offered.Offer],
+        reports: Any,
+        name: str,
+        log: str | None,
+        witness: str | None,
     ) -> None:
+        self._shares = witness is None or Path(witness).is_dir()
+        if not self._shares:  # the parent ends it
+            return
         if log is not None:
             print_into(Path(log))
         search_path, environment, content = cloudpickle.loads(setup)
@@ -68,10 +78,11 @@ class RayLane:
         self._environment = environment
 
     def about(self) -> dict[str, Any]:
-        """Return where this lane is; once it is, it is ready."""
+        """Return where this lane is, and whether it shares the parent's disk; then it is ready."""
         import ray
 
-        return {"host": socket.gethostname(), "pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
+        node = ray.get_runtime_context().get_node_id()
+        return {"host": socket.gethostname(), "pid": os.getpid(), "node": node, "shares": self._shares}
 
     def run(self, message: bytes) -> tuple[str, bytes]:
         """Run a job, see `besom.engines.lane.run_message`."""

@@ -25,7 +25,8 @@ from besom.engines.engine import WorkerDied
 from besom.engines.ray_cluster import Share, cluster, room
 from besom.engines.ray_lane import RayLane, RaySetup, Reports, packed
 from besom.engines.work import GRACE_SECONDS, MAX_DEAD_STARTS, Pool, Work
-from besom.errors import one_line
+from besom.errors import ConfigError, one_line
+from besom.temporary import temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class RayPoolSetup:
         env_vars: variables that a lane's process starts with; Ray shows them to who may look at the cluster.
         log_folder: where what a lane prints goes, one file a lane; None leaves it to Ray.
         jobs_per_lane: a lane is replaced after so many jobs; 0 is never.
+        shared: a folder that every lane has to see as the parent does; None where nothing is read there.
     """
 
     lane: RaySetup
@@ -56,13 +58,14 @@ class RayPoolSetup:
     env_vars: Mapping[str, str] | None = None
     log_folder: Path | None = None
     jobs_per_lane: int = 0
+    shared: Path | None = None
 
 
 class RayPool(Pool):
     """Lanes on a cluster, a queue before them, and the loop that serves both.
 
     Raises:
-        ConfigError: there is no cluster.
+        ConfigError: there is no cluster; `wait` raises it where a node does not share the disk.
     """
 
     def __init__(self, setup: RayPoolSetup) -> None:
@@ -75,6 +78,7 @@ class RayPool(Pool):
         self._leaving = ExitStack()
         self._ray = self._leaving.enter_context(cluster(setup.address, setup.n_lanes, setup.share, offered.size()))
         try:
+            self._witness = self._leaving.enter_context(temporary_folder(str(setup.shared))) if setup.shared else None
             self._start()
         except BaseException:
             self._leaving.close()
@@ -130,8 +134,10 @@ class RayPool(Pool):
         try:
             for lane in self._lanes:
                 lane.kill()
+            ends = [end for lane in self._lanes if (end := lane.ending()) is not None]
+            if ends:
+                self._ray.wait(ends, num_returns=len(ends), timeout=GRACE_SECONDS)
             for lane in self._lanes:
-                lane.wait_for_end()
                 if lane.work is not None:
                     lane.work.future.set_exception(WorkerDied("the lane was closed"))
                     lane.work = None
@@ -173,6 +179,7 @@ class RayPool(Pool):
         self._dead_starts = 0
         lane.coming = None
         if lane.work is None:
+            self._refuse_strange_disk(content)
             lane.is_ready, lane.node = True, content["node"]
             log.debug("lane %s is up: %s", lane.name, content)
             return
@@ -183,6 +190,13 @@ class RayPool(Pool):
             self._lanes.remove(lane)
             self._keep_size()
         work.end(*content)
+
+    def _refuse_strange_disk(self, about: Mapping[str, Any]) -> None:
+        if not about["shares"]:  # what its trials write nobody here would find
+            raise ConfigError(
+                f"node {about['host']} of the Ray cluster does not see {self._setup.shared} of this machine; expected "
+                "a disk that all nodes share, under the same path on each"
+            )
 
     def _bury(self, lane: _RayLane, reason: str, *, alone: bool = True) -> None:
         """Put a new lane in the place of one that died, if there is room; its job is lost.
@@ -250,7 +264,10 @@ class RayPool(Pool):
         actor = (
             self._ray.remote(RayLane)
             .options(**options)
-            .remote(self._lane_setup, self._offers, self._reports, name, str(log_file) if log_file else None)
+            .remote(
+                *(self._lane_setup, self._offers, self._reports, name, str(log_file) if log_file else None),
+                str(self._witness) if self._witness else None,
+            )
         )
         return _RayLane(index, name, actor, self._ray, log_file)
 
@@ -282,14 +299,19 @@ class _RayLane:
         with suppress(Exception):  # it may be dead, its node gone
             self._ray.kill(self._actor)
 
-    def wait_for_end(self) -> None:
-        """Wait until the cluster says that it is dead; its process may be ending still, out of reach for longer."""
+    def ending(self) -> Any:
+        """Return what comes once the cluster says that it is dead, None where it cannot be asked.
+
+        Its process may be ending still, out of reach for longer.
+        """
         with suppress(Exception):
-            self._ray.wait([self._actor.about.remote()], timeout=GRACE_SECONDS)
+            return self._actor.about.remote()
+        return None
 
     def end(self) -> None:
         self.kill()
-        self.wait_for_end()
+        if (end := self.ending()) is not None:
+            self._ray.wait([end], timeout=GRACE_SECONDS)
 
 
 def _short(error: BaseException) -> str:

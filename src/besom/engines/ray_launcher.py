@@ -30,10 +30,16 @@ class RayLauncher(PoolLauncher):
     Args:
         settings: the fields of ``hydra.launcher`` (`besom.hydra_conf.BesomRayConf`).
         n_objectives: how many numbers a task returns.
+        folder: of the sweep; every node has to see it.
     """
 
     def __init__(
-        self, settings: Mapping[str, Any], context: HydraContext, task_function: TaskFunction, n_objectives: int = 1
+        self,
+        settings: Mapping[str, Any],
+        context: HydraContext,
+        task_function: TaskFunction,
+        n_objectives: int = 1,
+        folder: Path | None = None,
     ) -> None:
         check_ray_lanes(settings)
         share = share_of(settings)
@@ -51,6 +57,7 @@ class RayLauncher(PoolLauncher):
             env_vars=env_vars(share),
             log_folder=Path(log_folder) if log_folder else None,
             jobs_per_lane=settings["trials_per_lane"],
+            shared=folder if folder is not None and folder.is_dir() else None,
         )
         super().__init__(RayPool(setup), context)
 

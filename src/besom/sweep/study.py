@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from besom.results import TrialResult
 from besom.search.custom_space import CustomFailed, UsedUp
 from besom.search.search import Search
+from besom.server_storage import ServerStorage
 from besom.storage import open_storage
 from besom.sweep import run_ids
 from besom.sweep.endings import attributes_of
@@ -97,6 +98,16 @@ class SweepStudy:
             self._stored.set_user_attr("settings", dict(settings))
         self.id = str(self._stored.user_attrs["id"])
         """Names the study among all others, those of its name included."""
+
+    def let_end(self, check: Callable[[], object]) -> None:
+        """Have ``check`` called while the study's server is away; what it raises ends the waiting for it."""
+        if isinstance(self._storage, ServerStorage):
+            self._storage.while_away = check
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether nothing more is written: another parent has the sweep, or its server stayed away."""
+        return isinstance(self._storage, ServerStorage) and self._storage.is_given_up
 
     def _open(self, storage: optuna.storages.BaseStorage, pruner: BasePruner) -> optuna.Study:
         directions = [StudyDirection[direction.upper()] for direction in self.search.directions]

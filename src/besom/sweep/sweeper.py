@@ -23,7 +23,7 @@ from besom.code_watch import CodeWatch
 from besom.configs.frozen import frozen_context, remembering_context
 from besom.engines.engine import Engine, Job, WorkerDied
 from besom.engines.launcher import job_folder, ran_in, result_of
-from besom.errors import DiskFull, SweepLocked, UserError
+from besom.errors import DiskFull, UserError
 from besom.judge import reason_of
 from besom.reporting import TrialHandle
 from besom.results import TrialResult
@@ -142,16 +142,16 @@ class Sweep:
 
     def run(self) -> None:
         """Open the books, run what is left, close the books."""
-        finished, is_mine = False, True
+        finished = False
         with Interrupt() as interrupt:
+            self.study.let_end(interrupt.check)
             try:
                 self._run(interrupt)
                 finished = True
-            except SweepLocked:  # another parent has taken it meanwhile: what is left, its runs too, is its to close
-                is_mine = False
-                raise
             finally:
-                if is_mine:
+                # else another parent has taken it, and what is left, its runs too, is its to close; or the study's
+                # server is away, and the next start closes it
+                if not self.study.is_given_up:
                     self._close(finished, interrupt)
             interrupt.check()  # of one that came too late to stop anything
 

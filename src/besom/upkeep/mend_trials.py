@@ -47,17 +47,20 @@ def _close(books: Books, number: int, end: TrialResult | Lost) -> None:
     storage = books.open_study()
     study_id = storage.get_study_id_from_name(books.name)
     trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-    if storage.get_trial(trial_id).state.is_finished():
+    trial = storage.get_trial(trial_id)
+    if trial.state.is_finished():
         return
     state, values, attributes = TrialState.FAIL, None, {}
     if isinstance(end, Lost):
         attributes = {"outcome": end.outcome, "reason": end.reason}
     else:
         study = optuna.load_study(study_name=books.name, storage=storage)
-        result = _with_constraints(end, Trial(study, trial_id), constraints_of(study.user_attrs))
+        result, broken = _decided(end, trial, constraints_of(study.user_attrs))
+        for name, violation in broken.items():
+            Trial(study, trial_id).set_constraint(name, violation)
         state, values, attributes = TrialState[result.state], result.values or None, attributes_of(result)
         if state is TrialState.PRUNED and len(study.directions) == 1:
-            values = _last_value(storage.get_trial(trial_id))
+            values = _last_value(trial)
     for key, value in attributes.items():
         storage.set_trial_user_attr(trial_id, key, value)
     storage.set_trial_state_values(trial_id, state, values)
@@ -69,14 +72,13 @@ def _last_value(trial: FrozenTrial) -> list[float] | None:
     return None if last is None or math.isnan(last) else [last]
 
 
-def _with_constraints(result: TrialResult, trial: Trial, constraints: list[Constraint]) -> TrialResult:
+def _decided(
+    result: TrialResult, trial: FrozenTrial, constraints: list[Constraint]
+) -> tuple[TrialResult, Mapping[str, float]]:
+    """Return a result and the constraints that only it could tell about, with how far each is broken."""
     if result.state != "COMPLETE" or not constraints:
-        return result
-    decided = trial.study.get_trials(deepcopy=False)[trial.number].constraints
-    result, broken = constrained(result, constraints, decided)
-    for name, violation in broken.items():
-        trial.set_constraint(name, violation)
-    return result
+        return result, {}
+    return constrained(result, constraints, trial.constraints)
 
 
 def constraints_of(attributes: Mapping[str, Any]) -> list[Constraint]:

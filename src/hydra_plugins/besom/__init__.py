@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
@@ -127,7 +128,8 @@ class BesomRay(WarmLauncher):
     def start(self, n_objectives: int) -> PoolLauncher:
         from besom.engines.ray_launcher import RayLauncher
 
-        return RayLauncher(self.settings, self.hydra_context, self.task_function, n_objectives)
+        folder = Path(os.path.abspath(str(self.config.hydra.sweep.dir)))
+        return RayLauncher(self.settings, self.hydra_context, self.task_function, n_objectives, folder)
 
 
 def register() -> None:
