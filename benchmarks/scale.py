@@ -123,14 +123,15 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=HERE / "scale.json", help="default: %(default)s")
     given = parser.parse_args()
-    report: dict[str, Any] = {**about_machine(), "trials": given.trials, "cases": {}}
+    about = about_machine()
+    report: dict[str, Any] = {**about, "trials": given.trials, "cases": {}}
     if given.append and given.out.is_file():
         report["cases"] = json.loads(given.out.read_text("utf-8"))["cases"]
     for name in given.only or CASES:
         if CASES[name].needs_postgresql and not (shutil.which("initdb") or Path("/usr/lib/postgresql").is_dir()):
             print(f"scale: {name} is left out: PostgreSQL is not installed", file=sys.stderr)
             continue
-        report["cases"][name] = {"label": CASES[name].label, **run(CASES[name], given.trials)}
+        report["cases"][name] = {"label": CASES[name].label, "about": about, **run(CASES[name], given.trials)}
         write_atomically(given.out, json.dumps(report, indent=1) + "\n")
         print(f"{name}: {report['cases'][name]['marks']}", file=sys.stderr)
     report["cases"] = {name: report["cases"][name] for name in CASES if name in report["cases"]}

@@ -20,7 +20,7 @@ from conftest import Folder
 from besom.lock import process_identity
 from besom.paths import Store
 from besom.spool.client import RunWriter
-from besom.spool.operations import End
+from besom.spool.operations import Batch, End
 from besom.upkeep.findings import Finding
 from besom.upkeep.relocate import relocate
 
@@ -221,6 +221,16 @@ def spooled_end(store: Store) -> None:
     writer.write(End("FINISHED", 1_700_000_000_000, {"state": "COMPLETE"}))
 
 
+def spooled_elsewhere(store: Store) -> None:
+    """Have an epoch wait that a lane on another machine logged, whose parent died before it told the end."""
+    mlflow(store, f"update runs set status = 'RUNNING', end_time = null where {of_run(store)}")
+    writer = RunWriter(*(store.mlflow_uri, store, store.spool("quick"), run_id(store), 1), is_away=True, is_quiet=True)
+    writer.write(Batch(metrics=[("waited", 1.0, 1_700_000_000_000, 0)]))
+    journal = store.spool("quick") / run_id(store) / "operations.jsonl"
+    head, *rest = journal.read_text().splitlines()
+    journal.write_text("\n".join([json.dumps({**json.loads(head), "host": "moon"}), *rest, ""]))
+
+
 def killed_while_it_wrote(store: Store) -> None:
     """Have a process write into the study and be killed: its ``-wal`` and ``-shm`` stay, with what it wrote."""
     code = (
@@ -249,6 +259,9 @@ WAYS: dict[str, Break] = {
     ),
     "an end that waits on disk": Break(
         spooled_end, "warning", "sweep quick", "MLflow was not told 1 operations of 1 runs", mends=True
+    ),
+    "what a lane on another machine logged": Break(
+        spooled_elsewhere, "warning", "sweep quick", "MLflow was not told 1 operations of 1 runs", mends=True
     ),
     "a run that did not end": Break(
         lambda store: mlflow(store, f"update runs set status = 'RUNNING', end_time = null where {of_run(store)}"),

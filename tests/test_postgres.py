@@ -240,16 +240,22 @@ def test_a_sweep_of_somebody_else_is_not_begun_anew(folders: Callable[[str], Fol
     here.besom("sweep", "grid.yaml", "--trials", "1", "--fresh")
 
 
+@pytest.mark.parametrize("engine", ["lanes", "ray"])
 def test_postgresql_and_an_mlflow_server_give_every_point_the_same_weights(
-    tmp_path: Path, server: Postgres, database: str, folders: Callable[[str], Folder], clean_environment: dict[str, str]
+    engine: str,
+    tmp_path: Path,
+    server: Postgres,
+    database: str,
+    folders: Callable[[str], Folder],
+    clean_environment: dict[str, str],
 ) -> None:
     lanes, servers = folders("lanes"), folders("servers")
     lanes.besom("sweep", "grid.yaml", env={"BESOM_STORAGE": ""})
     (tmp_path / "mlflow").mkdir()
-    server.sql("create database mlflow")
-    backend = whole(server.url("mlflow"))
+    server.sql(f"create database mlflow_{engine}")
+    backend = whole(server.url(f"mlflow_{engine}"))
     with mlflow_server(tmp_path / "mlflow", clean_environment, backend=backend) as address:
-        servers.besom("sweep", "grid.yaml", f"tracking.uri={address}")
+        servers.besom("sweep", "grid.yaml", f"tracking.uri={address}", "--engine", engine)
         given = {"MLFLOW_TRACKING_URI": address}
         trials = servers.json("runs", "grid", "--all")["trials"]
         best = servers.besom("reproduce", "grid", env=given)
@@ -260,9 +266,10 @@ def test_postgresql_and_an_mlflow_server_give_every_point_the_same_weights(
     assert not (servers.path / "mlruns" / "studies.db").exists()
 
 
-def test_no_password_is_left_behind(folders: Callable[[str], Folder]) -> None:
+@pytest.mark.parametrize("engine", ["ray", "submitit_local"])
+def test_no_password_is_left_behind(engine: str, folders: Callable[[str], Folder]) -> None:
     folder = folders("here")
-    folder.besom("sweep", "grid.yaml", "--trials", "1", "--engine", "submitit_local")
+    folder.besom("sweep", "grid.yaml", "--trials", "1", "--engine", engine)
     secrets = [PASSWORD.encode(), quote(PASSWORD, safe="").encode()]
     files = [file for file in folder.path.rglob("*") if file.is_file()]
     assert [file for file in files if any(one in file.read_bytes() for one in secrets)] == []

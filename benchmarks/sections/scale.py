@@ -22,7 +22,11 @@ def scale_section(report: Mapping[str, Any], page: Path) -> str:
         for case in report["cases"].values()
         if case["case"]["what"] == "cnn"
     ]
-    about = f"64 lanes that train nothing. {measured_on(report)}. `python benchmarks/scale.py`"
+    seen: dict[str, list[str]] = {}
+    for name, case in report["cases"].items():
+        seen.setdefault(measured_on(case["about"]), []).append(name)
+    by = [where + (f": {', '.join(names)}" if len(seen) > 1 else "") for where, names in seen.items()]
+    about = f"64 lanes that train nothing. `python benchmarks/scale.py`. {'. '.join(by)}."
     databases = [f"Databases: {'; '.join(sizes)}."] if sizes else []
     return "\n\n".join([about, markdown_table(HEADER, body), *databases])
 

@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from besom.errors import StoreDamaged, SweepLocked
+from besom.machine import boot
 
 PATIENCE = (0.02, 0.05, 0.1)
 """Seconds between attempts to lock: `holder_of` holds the lock for a moment too, to see whether it is free."""
@@ -61,14 +62,7 @@ def _since_boot(pid: int) -> str:
     except OSError:
         return ""
     state, *rest = line.rpartition(")")[2].split()  # the name in the brackets may hold anything
-    return "ended" if state in ENDED else f"{_boot()}/{rest[18]}"
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
+    return "ended" if state in ENDED else f"{boot()}/{rest[18]}"
 
 
 def _namespace() -> str:
@@ -91,7 +85,7 @@ def is_dead(identity: Mapping[str, Any]) -> bool:
     if identity.get("host") != socket.gethostname():
         return False
     known, here = str(identity.get("process_boot") or ""), _namespace()
-    if known and known.partition("/")[0] != _boot():
+    if known and known.partition("/")[0] != boot():
         return True  # the machine was started again since
     if (identity.get("process_namespace") or here) != here:
         return False
@@ -135,6 +129,7 @@ def parent_lock(path: Path, sweep: str) -> Iterator[None]:
         _refuse_text_of_others(handle, path)
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps(process_identity()).encode())
+        os.fsync(handle)  # so that other machines read it, too
         yield
         os.ftruncate(handle, 0)
     finally:
@@ -183,8 +178,8 @@ def refuse_if_locked(path: Path, sweep: str) -> None:
 
 def is_of_another_machine(identity: Mapping[str, Any]) -> bool:
     """Tell whether a process of `process_identity` runs under another kernel; containers of one machine share it."""
-    boot = str(identity.get("process_boot") or "").partition("/")[0]
-    return bool(boot) and boot != _boot()
+    its = str(identity.get("process_boot") or "").partition("/")[0]
+    return bool(its) and its != boot()
 
 
 def holder_of(path: Path) -> dict[str, Any] | None:

@@ -22,8 +22,6 @@ MOST_BYTES = 200
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SPOOL = "BESOM_SPOOL"
 """Variable with the name of the sweep that a process works for, set by its parent."""
-PARENT_HOST = "BESOM_PARENT_HOST"
-"""Variable with the machine of that parent."""
 OUTSIDE_SWEEPS = "_runs"
 """What stands for a sweep's name where runs of none are meant; no sweep can be called so."""
 

@@ -30,12 +30,14 @@ class TrialHandle:
         number: the trial's number in the sweep.
         run_id: the MLflow run that the parent made for it, if it tracks.
         channel: where reports go.
+        is_elsewhere: whether its sweep's parent is on another machine.
         facts: what the task has told so far; they end up in ``result.json`` and the study.
     """
 
     number: int
     run_id: str | None
     channel: Channel
+    is_elsewhere: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     _logged: BaseException | None = None
 

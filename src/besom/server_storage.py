@@ -98,11 +98,12 @@ class ServerStorage(optuna.storages.RDBStorage):
                         f"{self._shown} has not answered for {_told(self._patience)}: {first_line(error)}; the same "
                         "command goes on once it does"
                     ) from error
-                if not was_away:
+                if was_away:  # the first failure may be of a connection alone that the server has ended
+                    self._let_end()
+                else:
                     log.warning("%s does not answer, waiting for it: %s", self._shown, first_line(error))
                 was_away = True
                 self._drop_connections()
-                self._let_end()
                 time.sleep(next(pauses, PAUSES[-1]))
 
     def _let_end(self) -> None:

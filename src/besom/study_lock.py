@@ -50,7 +50,7 @@ class StudyLock:
         )
         self._key = int.from_bytes(hashlib.sha256(f"besom/{sweep}".encode()).digest()[:8], "big", signed=True)
         self._connection: Connection | None = None
-        self._session: tuple[int, str] | None = None  # of ours that held it last: its process in the server, and since
+        self._sessions: set[tuple[int, str]] = set()  # that were ours: their processes in the server, and since when
 
     def acquire(self) -> None:
         """Take the lock, or see that it is still held; after the server was away it is taken anew.
@@ -62,23 +62,27 @@ class StudyLock:
             return
         connection = self._engine.connect()
         try:
+            pid, since = connection.execute(text(OURSELVES)).one()
+            self._sessions.add((pid, since))
+            if (connection.dialect.server_version_info or ()) >= (14,):
+                connection.execute(text("SET idle_session_timeout = 0"))  # it has nothing to say for hours
             self._take(connection)
         except BaseException:
-            connection.close()
+            with suppress(Exception):
+                connection.close()
             raise
-        if (connection.dialect.server_version_info or ()) >= (14,):
-            connection.execute(text("SET idle_session_timeout = 0"))  # it has nothing to say for hours
-        pid, since = connection.execute(text(OURSELVES)).one()
-        self._connection, self._session = connection, (pid, since)
+        self._connection = connection
 
     def _take(self, connection: Connection) -> None:
         """Take the lock in a session, from a session of ours that the server does not know to be dead, too."""
         until = time.monotonic() + GONE_SECONDS
         while not connection.scalar(text(LOCK), {"key": self._key}):
             found = connection.execute(text(HOLDER), {"key": self._key}).first()
-            if found is not None and tuple(found[2:]) == self._session and time.monotonic() < until:
-                connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": found[2]})
-                log.debug("the network has cut off the session that held '%s'; it is ended", self._sweep)
+            is_ours = found is not None and tuple(found[2:]) in self._sessions
+            if (is_ours or found is None) and time.monotonic() < until:  # None: it has gone between the two questions
+                if is_ours:
+                    connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": found[2]})
+                    log.debug("the network has cut off the session that held '%s'; it is ended", self._sweep)
                 time.sleep(0.1)
                 continue
             holder = "another process" if found is None else f"'{found[0]}' from {found[1]}"

@@ -117,6 +117,17 @@ def test_a_parent_that_stands_still_keeps_its_sweep_and_goes_on(app: Bench) -> N
     assert not broken(app.books, n_trials=2, mark=app.mark, tmp=app.tmp)
 
 
+def test_time_in_which_the_parent_stood_still_is_not_the_trials(app: Bench) -> None:
+    """A trial that reports waits for the answer, as long as its parent waits for a server, or sleeps."""
+    start = app.start("hydra.launcher.n_lanes=1", "hydra.sweeper.trial_timeout=12", more=1, seconds=1)
+    trains(app, start)
+    start.process.send_signal(signal.SIGSTOP)
+    time.sleep(15)
+    start.process.send_signal(signal.SIGCONT)
+    assert start.ended() == 0, start.output
+    assert [trial.state for trial in read_trials(app.books)] == ["COMPLETE"]
+
+
 @pytest.mark.parametrize("jump", [86_400, -86_400], ids=["a day ahead", "a day back"])
 def test_nothing_depends_on_the_wall_clock(app: Bench, jump: int) -> None:
     limits = ("hydra.sweeper.trial_timeout=60", "hydra.sweeper.timeout=600")

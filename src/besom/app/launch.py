@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from besom.app.delete import delete_locked, is_half_deleted, refuse_to_replace
 from besom.app.plan import PlannedSweep
 from besom.app.store import (
     create_store,
+    databases_of,
     keep_data,
     refuse_lost,
     refuse_other_data,
@@ -32,7 +32,7 @@ from besom.disk import explain
 from besom.engines.lanes import cool_down, warm_up
 from besom.errors import BesomError, ConfigError, SweepStopped, discreet
 from besom.lock import parent_lock, refuse_if_locked
-from besom.paths import OUTSIDE_SWEEPS, PARENT_HOST, SPOOL, Store
+from besom.paths import OUTSIDE_SWEEPS, SPOOL, Store
 from besom.search.grammar import override_text
 from besom.seeding import GPUS, fix_runtime
 from besom.spool.deliver import deliver
@@ -98,12 +98,17 @@ def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     store, name = plan.made.store, plan.name
     refuse_read_only(store)
     refuse_if_locked(store.lock(name), name)
+    _refuse_two_machines(plan)
     checked_file(tracking_uri(plan.trial))
-    refuse_two_machines(store, name, plan.settings.storage, tracking_uri(plan.trial))
     with study_lock(plan.settings.storage, name):  # another machine may work on it, from a store of its own
         _sweep(plan, fresh=fresh)
-    for database in (store.studies_db, store.mlflow_db):
+    for database in databases_of(store, plan.settings.storage, tracking_uri(plan.trial)):
         fold_in(database)
+
+
+def _refuse_two_machines(plan: PlannedSweep) -> None:
+    store, uri = plan.made.store, tracking_uri(plan.trial)
+    refuse_two_machines(store, plan.name, databases_of(store, plan.settings.storage, uri))
 
 
 def _sweep(plan: PlannedSweep, *, fresh: bool) -> None:
@@ -129,6 +134,7 @@ def _sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     with _told_of_full_disk(store), _lanes_warming_up(plan, is_needed=is_needed):
         create_store(store)
         with parent_lock(store.lock(name), name):
+            _refuse_two_machines(plan)  # again: of two that began at once each may have seen no other
             is_resume = stored is not None and store.snapshot(name).is_dir()
             _run(plan, fresh=fresh, is_resume=is_resume, trains=is_needed)
 
@@ -165,19 +171,14 @@ def _is_complete(settings: SweepSettings, study: Study | None) -> bool:
 def _lanes_warming_up(plan: PlannedSweep, *, is_needed: bool) -> Iterator[None]:
     """Import for all lanes while the parent opens its books, which takes as long."""
     launcher = plan.made.config.hydra.launcher
-    told = {
-        SHARED_FOLDER: str(plan.made.store.images(plan.name)),
-        SPOOL: plan.name,
-        PARENT_HOST: socket.gethostname(),
-    }
-    os.environ.update(told)  # lanes get the environment as it is now
+    os.environ[SHARED_FOLDER] = str(plan.made.store.images(plan.name))  # lanes get the environment as it is now
+    os.environ[SPOOL] = plan.name
     try:
         if is_needed and launcher.get("start_method") == "forkserver":
             warm_up(launcher.preload)
         yield
     finally:
-        for name in told:
-            del os.environ[name]
+        del os.environ[SHARED_FOLDER], os.environ[SPOOL]
         cool_down()
 
 

@@ -78,7 +78,8 @@ def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
     with staged() as (stage, base):
         stem = stage.take_sweep(request.sweep)
         lanes = [] if stage.chooses_launcher(stem) else _lanes_if_set_up(request.overrides)
-        made = Composed.of(stage, base, [f"sweeps={stem}", *lanes, *request.overrides], _Completion(stem, request))
+        completion = _Completion(stem, request, stage.chooses_launcher(stem))
+        made = Composed.of(stage, base, [f"sweeps={stem}", *lanes, *request.overrides], completion)
         with values_of_users(made.overrides):
             plan = _checked(stage, made)
         yield plan
@@ -155,6 +156,7 @@ class _Completion:
 
     stem: str
     request: SweepRequest
+    file_chooses_launcher: bool
 
     def __call__(self, config: DictConfig, store: Store) -> list[str]:
         name = checked_sweep_name(self.request.name or config.hydra.sweeper.study_name or self.stem)
@@ -182,8 +184,8 @@ class _Completion:
 
     def _launcher(self, config: DictConfig) -> str:
         chosen = str(config.hydra.runtime.choices["hydra/launcher"])
-        is_default = chosen == "basic" and not is_chosen("hydra/launcher", self.request.overrides)
-        return OWN_LAUNCHERS[0] if is_default else chosen
+        is_asked = self.file_chooses_launcher or is_chosen("hydra/launcher", self.request.overrides)
+        return OWN_LAUNCHERS[0] if chosen == "basic" and not is_asked else chosen
 
     @staticmethod
     def _lanes(config: DictConfig, launcher: str, sweep_folder: Path) -> list[str]:

@@ -10,8 +10,9 @@ import fcntl
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from besom.contained import refuse_linked_databases
@@ -66,26 +67,29 @@ def refuse_read_only(store: Store) -> None:
         )
 
 
-def refuse_two_machines(store: Store, name: str, storage: str, tracking_uri: str) -> None:
-    """Raise `SweepLocked` where another machine writes into the store's files, on a disk that both share.
+def databases_of(store: Store, storage: str, tracking_uri: str) -> list[Path]:
+    """Return which of the store's own files a sweep writes whose study and runs are there."""
+    return [
+        *([store.studies_db] if storage == store.studies_uri else []),
+        *([store.mlflow_db] if tracking_uri == store.mlflow_uri else []),
+    ]
+
+
+def refuse_two_machines(store: Store, name: str, databases: Sequence[Path]) -> None:
+    """Raise `SweepLocked` where a sweep on another machine writes into the same files, on a disk that both share.
 
     SQLite's write-ahead mode has its index in memory, which two machines do not share: they damage the file.
 
     Args:
-        storage: where the study is to be.
-        tracking_uri: where its runs are.
+        databases: that are to be written, see `databases_of`.
     """
-    wanted = {store.studies_db: storage == store.studies_uri, store.mlflow_db: tracking_uri == store.mlflow_uri}
     for lock in store.locks.glob("[!.]*"):
         with suppress(OSError, ConfigError):  # nobody can tell, or a file that is no lock of a sweep
             holder = None if lock.name == name else holder_of(lock)
             if holder is None or not is_of_another_machine(holder):
                 continue
-            there = {
-                store.studies_db: not is_there(store.storage(lock.name)),
-                store.mlflow_db: not is_there(store.tracking_uri(lock.name)),
-            }
-            if both := [str(file) for file in wanted if wanted[file] and there[file]]:
+            elsewhere = {store.studies_db: store.storage(lock.name), store.mlflow_db: store.tracking_uri(lock.name)}
+            if both := [str(file) for file in databases if not is_there(elsewhere[file])]:
                 raise SweepLocked(
                     f"{' and '.join(both)} of this store may be written by one machine at a time, SQLite's files being "
                     f"such, and {holder.get('host')} runs sweep '{lock.name}' in it; wait for that, or give another "
@@ -110,8 +114,8 @@ def refuse_lost(store: Store, name: str, place: str, study: Study | None) -> Non
     jobs = [int(path.parent.name) for path in store.sweep(name).glob("*/result.json") if path.parent.name.isdecimal()]
     if id_ is None and jobs:
         raise StoreDamaged(
-            f"{store.sweep(name)} has the results of {len(jobs)} trials, and {place} does not know their sweep{how}: put "
-            f"that back from a copy{with_it}, or start over with --fresh, which deletes them"
+            f"{store.sweep(name)} has the results of {len(jobs)} trials, and {place} does not know their sweep{how}: "
+            f"put that back from a copy{with_it}, or start over with --fresh, which deletes them"
         )
     lost = [job for job in jobs if job >= known and TrialResult.read(store.job(name, job), job, str(id_)) is not None]
     if lost:

@@ -29,6 +29,7 @@ from besom.engines.launcher import job_folder, log_failure, resolvers
 from besom.engines.storage_reporter import StorageReporter
 from besom.errors import ConfigError
 from besom.judge import failed, judge, reason_of
+from besom.machine import this_machine
 from besom.reporting import TrialHandle, running
 from besom.results import TrialResult
 
@@ -66,6 +67,7 @@ class SweptTask:
         n_objectives: how many numbers the task returns.
         study: the study's id, which goes into ``result.json``.
         run_ids: the runs that the parent made for the jobs of the next batch, by job number.
+        machine: the parent's.
     """
 
     task_function: TaskFunction
@@ -75,12 +77,14 @@ class SweptTask:
     n_objectives: int = 1
     study: str = ""
     run_ids: dict[int, str | None] = field(default_factory=dict)
+    machine: str = field(default_factory=this_machine)
 
     def __call__(self, config: DictConfig) -> Any:
         """Run the task; return what it returns, or raise what it raises, in a form that any process can read."""
         hydra = HydraConfig.get()
         number, folder = int(str(hydra.job.num)), Path(str(hydra.runtime.output_dir))
-        with running(TrialHandle(number, self.run_ids.get(number), partial(self._reporter, number))) as handle:
+        channel = partial(self._reporter, number)
+        with running(TrialHandle(number, self.run_ids.get(number), channel, self._is_elsewhere)) as handle:
             try:
                 value = self.task_function(config)
             except (Exception, SystemExit) as error:
@@ -94,7 +98,11 @@ class SweptTask:
 
     @cached_property
     def _reporter(self) -> StorageReporter:
-        return StorageReporter(self.storage, self.study_name, self.pruner)
+        return StorageReporter(self.storage, self.study_name, self.pruner, is_elsewhere=self._is_elsewhere)
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        return self.machine != this_machine()
 
     @property
     def __wrapped__(self) -> TaskFunction:

@@ -28,6 +28,7 @@ from besom.engines.lanes import START_METHODS, LanePool
 from besom.engines.work import Pool
 from besom.errors import ConfigError, DiskFull, one_of
 from besom.judge import failed, is_pruned, judge
+from besom.machine import this_machine
 from besom.reporting import TrialHandle, running
 from besom.results import TrialResult
 
@@ -188,6 +189,7 @@ class HydraRunner:
     resolvers: dict[str, Any]
     n_objectives: int = 1
     cwd: str = field(default_factory=os.getcwd)
+    machine: str = field(default_factory=this_machine)
 
     def __call__(self, job: Job, channel: OnReport) -> JobReturn:
         try:
@@ -204,7 +206,7 @@ class HydraRunner:
         Singleton.set_state(self.singletons)
         setup_globals()
         BaseContainer._resolvers.update(self.resolvers)
-        with running(TrialHandle(job.number, job.run_id, channel)) as handle:
+        with running(TrialHandle(job.number, job.run_id, channel, self.machine != this_machine())) as handle:
             returned = self._run(job)
         if returned.status is not JobStatus.COMPLETED:
             log_failure(returned._return_value, handle)  # the job's log is still open

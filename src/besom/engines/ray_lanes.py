@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import textwrap
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -125,7 +124,7 @@ class RayPool(Pool):
         self._take_back(futures)
         for lane in list(self._lanes):
             if lane.work is not None and lane.work.future in futures:
-                lane.end()
+                self._end(lane)
                 self._bury(lane, "the lane was killed")
 
     def close(self) -> None:
@@ -134,9 +133,7 @@ class RayPool(Pool):
         try:
             for lane in self._lanes:
                 lane.kill()
-            ends = [end for lane in self._lanes if (end := lane.ending()) is not None]
-            if ends:
-                self._ray.wait(ends, num_returns=len(ends), timeout=GRACE_SECONDS)
+            self._await_ends(self._lanes)
             for lane in self._lanes:
                 if lane.work is not None:
                     lane.work.future.set_exception(WorkerDied("the lane was closed"))
@@ -144,6 +141,19 @@ class RayPool(Pool):
             self._lanes.clear()
         finally:
             self._leaving.close()
+
+    def _await_ends(self, lanes: Sequence[_RayLane]) -> None:
+        """Wait until the cluster says that killed lanes are dead, for some seconds at most.
+
+        Their processes may be ending still, out of reach for longer.
+        """
+        with suppress(Exception):  # the cluster may be gone
+            ends = [lane.ending() for lane in lanes]
+            self._ray.wait(ends, num_returns=len(ends), timeout=GRACE_SECONDS)
+
+    def _end(self, lane: _RayLane) -> None:
+        lane.kill()
+        self._await_ends([lane])
 
     def _feed(self) -> None:
         for lane in self._lanes:
@@ -160,7 +170,7 @@ class RayPool(Pool):
             log.warning("the actor that takes reports has died: %s", _short(error))
             self._make_reports()
             for lane in list(self._lanes):
-                lane.end()
+                self._end(lane)
                 self._bury(lane, "the lane could not report", alone=False)
             return
         self._next_reports = self._reports.next.remote()
@@ -186,7 +196,7 @@ class RayPool(Pool):
         work, lane.work = lane.work, None
         lane.n_done += 1
         if self._setup.jobs_per_lane and lane.n_done >= self._setup.jobs_per_lane:
-            lane.end()
+            self._end(lane)
             self._lanes.remove(lane)
             self._keep_size()
         work.end(*content)
@@ -241,7 +251,7 @@ class RayPool(Pool):
         """Start the lanes that are missing; those that have no node left and never came up are let go."""
         wanted = self._setup.n_lanes or max(1, room(self._ray, self._setup.share))
         for lane in [lane for lane in self._lanes if not lane.is_ready][: max(0, len(self._lanes) - wanted)]:
-            lane.end()
+            self._end(lane)
             self._lanes.remove(lane)
         while len(self._lanes) < wanted:
             self._lanes.append(self._new_lane())
@@ -300,25 +310,10 @@ class _RayLane:
             self._ray.kill(self._actor)
 
     def ending(self) -> Any:
-        """Return what comes once the cluster says that it is dead, None where it cannot be asked.
-
-        Its process may be ending still, out of reach for longer.
-        """
-        with suppress(Exception):
-            return self._actor.about.remote()
-        return None
-
-    def end(self) -> None:
-        self.kill()
-        if (end := self.ending()) is not None:
-            self._ray.wait([end], timeout=GRACE_SECONDS)
+        """Return what comes once the cluster says that it is dead."""
+        return self._actor.about.remote()
 
 
 def _short(error: BaseException) -> str:
     """Return why an actor died on one line; Ray tells it on many."""
     return textwrap.shorten(one_line(error), 400, placeholder="…")
-
-
-def variables(names: Sequence[str], prefixes: Sequence[str]) -> dict[str, str]:
-    """Return the variables of this process by their names, or by how they begin."""
-    return {key: value for key, value in os.environ.items() if key in names or key.startswith(tuple(prefixes))}

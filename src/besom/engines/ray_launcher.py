@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from besom.database_server import GIVEN
 from besom.engines.launcher import PoolLauncher, checked_number_of_lanes, hydra_runner
 from besom.engines.ray_cluster import Share, check_ray
 from besom.engines.ray_lane import RaySetup
-from besom.engines.ray_lanes import RayPool, RayPoolSetup, variables
+from besom.engines.ray_lanes import RayPool, RayPoolSetup
 from besom.errors import ConfigError
 from besom.seeding import GPUS, ON_GPUS
 
@@ -46,7 +47,7 @@ class RayLauncher(PoolLauncher):
         lane = RaySetup(
             runner=hydra_runner(context, task_function, n_objectives),
             preload=tuple(settings["preload"]),
-            environment=_without(variables(tuple(settings["env_vars"]), CARRIED), GIVEN),  # the parent alone uses it
+            environment=_without(_variables(tuple(settings["env_vars"]), CARRIED), GIVEN),  # the parent alone uses it
         )
         log_folder = settings["log_folder"]
         setup = RayPoolSetup(
@@ -64,11 +65,16 @@ class RayLauncher(PoolLauncher):
 
 def env_vars(share: Share) -> dict[str, str]:
     """Return the variables that a lane's process starts with; on GPUs Ray itself says which ones it sees."""
-    found = _without(variables((), SHOWN), *OF_OTHERS)
+    found = _without(_variables((), SHOWN), *OF_OTHERS)
     if not share.gpus:
         return found
     found.pop("CUDA_VISIBLE_DEVICES", None)
     return {**found, **ON_GPUS, GPUS: f"{share.gpus:g}"}
+
+
+def _variables(names: Sequence[str], prefixes: Sequence[str]) -> dict[str, str]:
+    """Return the variables of this process by their names, or by how they begin."""
+    return {key: value for key, value in os.environ.items() if key in names or key.startswith(tuple(prefixes))}
 
 
 def _without(found: Mapping[str, str], *prefixes: str) -> dict[str, str]:

@@ -21,9 +21,11 @@ class StorageReporter:
         url: the storage, as Optuna writes it.
         study_name: a study in it, where the trials are RUNNING.
         pruner: the fields of ``hydra.sweeper.pruner``.
+        is_elsewhere: whether the sweep's parent is on another machine: a file of SQLite is not written from two.
     """
 
-    def __init__(self, url: str, study_name: str, pruner: Mapping[str, Any]) -> None:
+    def __init__(self, url: str, study_name: str, pruner: Mapping[str, Any], *, is_elsewhere: bool = False) -> None:
+        self._is_out_of_reach = is_elsewhere and url.startswith("sqlite")
         self._url = url
         self._study_name = study_name
         self._pruner = dict(pruner)
@@ -34,8 +36,10 @@ class StorageReporter:
         """Store a value of trial ``number``; return True when it is to be pruned, or is no longer wanted.
 
         Of a step that is reported twice the first value counts, as in Optuna. With several objectives nothing is
-        stored: Optuna prunes by one.
+        stored: Optuna prunes by one. Nor is it where the study is out of reach.
         """
+        if self._is_out_of_reach:
+            return False
         from optuna.exceptions import UpdateFinishedTrialError
 
         study = self._open()[1]

@@ -10,7 +10,7 @@ import fcntl
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -106,6 +106,7 @@ def deliver(
     is_asked: bool = False,
     seconds: float = math.inf,
     run_id: str | None = None,
+    free: Collection[str] = (),
 ) -> Delivered:
     """Tell MLflow what waits of a sweep, or of `OUTSIDE_SWEEPS`.
 
@@ -118,6 +119,7 @@ def deliver(
         is_asked: somebody here has given ``uri``, not the store alone.
         seconds: begin no further run after so many.
         run_id: deliver that run alone; the caller says that nobody works on it any more.
+        free: ids of other runs of which the caller says so.
     """
     delivery = _Delivery(store, sweep, uri, note, is_asked=is_asked)
     folder = store.spool(sweep)
@@ -134,7 +136,7 @@ def deliver(
         for journal in ([asked] if asked else _journals(folder)) if is_alone else []:
             if time.monotonic() >= end:
                 break
-            delivery.take(journal, is_free=asked is not None)
+            delivery.take(journal, is_free=asked is not None or journal.folder.name in free)
     with suppress(OSError):  # something is left
         folder.rmdir()
         store.spools.rmdir()

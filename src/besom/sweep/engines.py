@@ -12,8 +12,10 @@ from omegaconf import DictConfig
 from besom.engines.batches import BatchEngine, SweptTask, capacity_of
 from besom.engines.engine import Engine
 from besom.errors import ConfigError
+from besom.storage import database_file
 from besom.sweep.settings import SweepSettings
 from besom.targets import imported
+from besom.withheld import without_password
 
 
 def refuse_what_no_engine_can(settings: SweepSettings, master: DictConfig) -> None:
@@ -26,8 +28,18 @@ def refuse_what_no_engine_can(settings: SweepSettings, master: DictConfig) -> No
         raise ConfigError(
             f"hydra.sweeper.trial_timeout={settings.trial_timeout:g} needs a launcher that can stop one trial, and "
             f"hydra/launcher={master.hydra.runtime.choices.get('hydra/launcher')} runs only batches; expected "
-            "hydra/launcher=besom_lanes, or no trial_timeout"
+            "hydra/launcher=besom_lanes or besom_ray, or no trial_timeout"
         )
+    if settings.pruner and database_file(settings.storage) is not None and _is_slurm(master):
+        raise ConfigError(
+            "hydra/sweeper/pruner needs what trials report, and Slurm's nodes cannot write that into a file of SQLite: "
+            f"{without_password(settings.storage)}; expected a study in a server (BESOM_STORAGE=postgresql+psycopg://…),"
+            " or hydra/sweeper/pruner=none"
+        )
+
+
+def _is_slurm(master: DictConfig) -> bool:
+    return str(master.hydra.launcher._target_).endswith(".SlurmLauncher")
 
 
 def start_engine(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import socket
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from besom.errors import ConfigError
 from besom.experiments import fix_environment, import_mlflow, milliseconds, open_experiment, process_tags
-from besom.paths import OUTSIDE_SWEEPS, PARENT_HOST, SPOOL, Store
+from besom.paths import OUTSIDE_SWEEPS, SPOOL, Store
 from besom.spool.attempt import bounded
 from besom.spool.client import SECONDS, RunWriter, creation, made
 from besom.spool.logged_model import UNKNOWN_ID
@@ -50,17 +49,18 @@ class RunLogger:
         self.run_id = writer.run_id
 
     @classmethod
-    def attach(cls, uri: str, run_id: str, store: Store, trial: int | None = None) -> RunLogger:
+    def attach(
+        cls, uri: str, run_id: str, store: Store, trial: int | None = None, *, is_elsewhere: bool = False
+    ) -> RunLogger:
         """Take over a run that the sweep's parent made; this process is the one that works on it now.
-
-        On another machine than the parent's what is logged waits for the parent where MLflow is a SQLite file: that
-        cannot be written by two machines.
 
         Args:
             trial: its number.
+            is_elsewhere: the parent is on another machine. Where MLflow is a file of SQLite, which two machines cannot
+                write, what is logged waits for the parent.
         """
         fix_environment()
-        waits = uri.startswith("sqlite:") and _is_on_another_machine()
+        waits = is_elsewhere and uri.startswith("sqlite:")
         writer = RunWriter(uri, store, spool_folder(store), run_id, trial, is_away=waits, is_quiet=waits)
         writer.write(Batch(tags=process_tags()))
         return cls(writer)
@@ -171,11 +171,6 @@ def opened(uri: str, experiment: str, store: Store) -> dict[str, str]:
 def spool_folder(store: Store) -> Path:
     """Return where the runs of this process wait: in the spool of the sweep that it works for, else outside."""
     return store.spool(os.environ.get(SPOOL) or OUTSIDE_SWEEPS)
-
-
-def _is_on_another_machine() -> bool:
-    here = socket.gethostname()
-    return os.environ.get(PARENT_HOST, here) != here
 
 
 def _points(metrics: Mapping[str, float], step: int = 0) -> list[Point]:

@@ -131,7 +131,8 @@ def _logger(settings: TrialConfig, content: Mapping[str, Any]) -> Iterator[RunLo
     """Give the run that the sweep made, or make one and end it."""
     uri, handle, store = tracking_uri(settings), current_trial(), Store.at(settings.paths.store)
     if handle is not None and handle.run_id is not None:
-        yield RunLogger.attach(uri, handle.run_id, store, max(handle.number, 0))
+        number = max(handle.number, 0)
+        yield RunLogger.attach(uri, handle.run_id, store, number, is_elsewhere=handle.is_elsewhere)
         return
     name = time.strftime("train-%Y-%m-%d_%H-%M-%S")
     status, reason = "KILLED", None  # Ctrl-C, or pruned

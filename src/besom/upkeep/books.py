@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,16 @@ class Books:
         return self.trials[int(number)] if number.isdecimal() and int(number) < len(self.trials) else None
 
 
+def _freed(one: Waiting, trials: Sequence[FrozenTrial], holder: Mapping[str, Any] | None) -> Waiting:
+    """Return what waits; of a trial that is over, in a sweep that nobody runs, nobody adds to it any more.
+
+    Its journal alone does not say so where a process of another machine wrote it, which may have been cut off.
+    """
+    known = isinstance(one.trial, int) and 0 <= one.trial < len(trials)  # the journal may be anybody's
+    is_over = holder is None and known and trials[one.trial or 0].state.is_finished()
+    return replace(one, is_free=True) if is_over else one
+
+
 def why_no_sweep(name: str, attributes: Mapping[str, Any]) -> str | None:
     """Return why a study is none that besom made, or can look after; None of a sweep's."""
     if not MARKS & set(attributes):
@@ -172,7 +182,7 @@ def open_books(
     trials = study.get_trials(deepcopy=False)
     uri, runs, unread = _runs_of(store, name, look)
     by_id = None if runs is None else {run.run_id: run for run in runs}
-    waiting = {one.run_id: one for one in pending(store, name)}
+    waiting = {one.run_id: _freed(one, trials, holder) for one in pending(store, name)}
     return Books(store, name, found.url, study, trials, uri, by_id, unread, holder, waiting, last_parent)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
 import optuna
@@ -20,7 +20,8 @@ from besom.upkeep.steps import Step
 def steps(books: Books) -> Iterator[Step]:
     """Yield the step that delivers a sweep's spool, where something waits that nobody adds to any more."""
     if found := [one for one in books.waiting.values() if one.is_free]:
-        yield Step(f"sweep {books.name}", f"tell MLflow {told(found)} that wait on disk", partial(_deliver, books))
+        what = f"tell MLflow {told(found)} that wait on disk"
+        yield Step(f"sweep {books.name}", what, partial(_deliver, books, [one.run_id for one in found]))
 
 
 def of_none(store: Store, uri: str) -> Iterator[Step]:
@@ -30,15 +31,15 @@ def of_none(store: Store, uri: str) -> Iterator[Step]:
         yield Step("besom train", what, partial(_told, store, OUTSIDE_SWEEPS, uri))
 
 
-def _deliver(books: Books) -> None:
+def _deliver(books: Books, free: Collection[str]) -> None:
     def note(ids: Mapping[str, str]) -> None:
         study = optuna.load_study(study_name=books.name, storage=books.open_study())
         run_ids.note(study, ids)
 
-    _told(books.store, books.name, books.uri, note)
+    _told(books.store, books.name, books.uri, note, free)
 
 
-def _told(store: Store, sweep: str, uri: str, note: NoteIds = lambda ids: None) -> None:
-    result = deliver(store, sweep, uri, note)
+def _told(store: Store, sweep: str, uri: str, note: NoteIds = lambda ids: None, free: Collection[str] = ()) -> None:
+    result = deliver(store, sweep, uri, note, free=free)
     if result.reason is not None:
         raise BesomError(f"{result.reason}; {result.left} runs go on waiting")

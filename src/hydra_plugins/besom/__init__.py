@@ -86,17 +86,23 @@ class WarmLauncher(Launcher):
         self.config = config
 
     @abstractmethod
-    def start(self, n_objectives: int) -> PoolLauncher:
-        """Return lanes, started."""
+    def start(self, n_objectives: int, folder: Path | None) -> PoolLauncher:
+        """Return lanes, started.
+
+        Args:
+            folder: the sweep's, which every lane has to share with the parent; None where it need not.
+        """
 
     def engine(self, n_objectives: int = 1) -> PoolLauncher:
         """Return the warm lanes, started when first asked for."""
         if self._lanes is None:
-            self._lanes = self.start(n_objectives)
+            self._lanes = self.start(n_objectives, Path(os.path.abspath(str(self.config.hydra.sweep.dir))))
         return self._lanes
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        return self.engine().launch(self.config, job_overrides, initial_job_idx)
+        if self._lanes is None:  # for sweepers that read nothing out of the jobs' folders
+            self._lanes = self.start(1, None)
+        return self._lanes.launch(self.config, job_overrides, initial_job_idx)
 
 
 class BesomLanes(WarmLauncher):
@@ -109,7 +115,7 @@ class BesomLanes(WarmLauncher):
 
         check_lanes(settings)
 
-    def start(self, n_objectives: int) -> PoolLauncher:
+    def start(self, n_objectives: int, folder: Path | None) -> PoolLauncher:
         from besom.engines.launcher import LanesLauncher
 
         return LanesLauncher(self.settings, self.hydra_context, self.task_function, n_objectives)
@@ -125,10 +131,9 @@ class BesomRay(WarmLauncher):
 
         check_ray_lanes(settings)
 
-    def start(self, n_objectives: int) -> PoolLauncher:
+    def start(self, n_objectives: int, folder: Path | None) -> PoolLauncher:
         from besom.engines.ray_launcher import RayLauncher
 
-        folder = Path(os.path.abspath(str(self.config.hydra.sweep.dir)))
         return RayLauncher(self.settings, self.hydra_context, self.task_function, n_objectives, folder)
 
 
