@@ -15,8 +15,8 @@ import pytest
 ROOMS = {
     "ground": """
         code_watch configs contained cores database_server databases disk errors files fingerprint geometry judge lock
-        machine offered options paths provenance quiet reporting results seeding signals tables targets temporary tracker
-        uris withheld
+        machine offered options paths provenance quiet reporting results seeding signals tables targets temporary
+        tracker uris withheld
     """,
     "trial": "data datasets experiments model spool tracking trial",
     "sweep": "engines hydra_conf search server_storage storage study_lock sweep whereabouts",

@@ -1,6 +1,6 @@
 """The Ray cluster that lanes run on: one that is there already, or one of this machine's own that ends with its parent.
 
-Knows nothing of lanes.
+Knows what a lane needs of it, and nothing of how lanes are served.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Share:
         return min(int(resources.get(name, 0.0) / need + 1e-9) for name, need in needs.items() if need)
 
     def __str__(self) -> str:
-        parts = [f"{self.cpus:g} CPUs", f"{self.gpus:g} GPUs" if self.gpus else "", ""]
+        parts = [f"{self.cpus:g} CPUs", f"{self.gpus:g} GPUs" if self.gpus else ""]
         return ", ".join(part for part in [*parts, f"{self.memory} bytes" if self.memory else ""] if part)
 
 

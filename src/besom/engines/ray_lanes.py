@@ -17,13 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
-
 from besom import offered
 from besom.engines.engine import WorkerDied
 from besom.engines.ray_cluster import Share, cluster, room
+from besom.engines.ray_handle import RayHandle
 from besom.engines.ray_lane import RayLane, RaySetup, Reports, packed
-from besom.engines.work import GRACE_SECONDS, MAX_DEAD_STARTS, Pool, Work
+from besom.engines.work import GRACE_SECONDS, MAX_DEAD_STARTS, Pool
 from besom.errors import ConfigError, one_line
 from besom.temporary import temporary_folder
 
@@ -71,7 +70,7 @@ class RayPool(Pool):
         super().__init__()
         self._setup = setup
         self._names = itertools.count()
-        self._lanes: list[_RayLane] = []
+        self._lanes: list[RayHandle] = []
         self._dead_starts = 0
         self._looked = self._had_lane = time.monotonic()
         self._leaving = ExitStack()
@@ -142,7 +141,7 @@ class RayPool(Pool):
         finally:
             self._leaving.close()
 
-    def _await_ends(self, lanes: Sequence[_RayLane]) -> None:
+    def _await_ends(self, lanes: Sequence[RayHandle]) -> None:
         """Wait until the cluster says that killed lanes are dead, for some seconds at most.
 
         Their processes may be ending still, out of reach for longer.
@@ -151,7 +150,7 @@ class RayPool(Pool):
             ends = [lane.ending() for lane in lanes]
             self._ray.wait(ends, num_returns=len(ends), timeout=GRACE_SECONDS)
 
-    def _end(self, lane: _RayLane) -> None:
+    def _end(self, lane: RayHandle) -> None:
         lane.kill()
         self._await_ends([lane])
 
@@ -178,7 +177,7 @@ class RayPool(Pool):
         answers = {name: by_name[name].hears(step, value) if name in by_name else True for name, step, value in came}
         self._reports.answer.remote(answers)
 
-    def _serve(self, lane: _RayLane) -> None:
+    def _serve(self, lane: RayHandle) -> None:
         from ray.exceptions import RayError
 
         try:
@@ -208,7 +207,7 @@ class RayPool(Pool):
                 "a disk that all nodes share, under the same path on each"
             )
 
-    def _bury(self, lane: _RayLane, reason: str, *, alone: bool = True) -> None:
+    def _bury(self, lane: RayHandle, reason: str, *, alone: bool = True) -> None:
         """Put a new lane in the place of one that died, if there is room; its job is lost.
 
         Args:
@@ -256,7 +255,7 @@ class RayPool(Pool):
         while len(self._lanes) < wanted:
             self._lanes.append(self._new_lane())
 
-    def _new_lane(self) -> _RayLane:
+    def _new_lane(self) -> RayHandle:
         setup, taken = self._setup, {lane.index for lane in self._lanes}
         index = next(number for number in itertools.count() if number not in taken)
         name = f"{index}.{next(self._names)}"
@@ -279,39 +278,7 @@ class RayPool(Pool):
                 str(self._witness) if self._witness else None,
             )
         )
-        return _RayLane(index, name, actor, self._ray, log_file)
-
-
-class _RayLane:
-    """The parent's side of one actor."""
-
-    def __init__(self, index: int, name: str, actor: Any, ray: Any, log_file: Path | None) -> None:
-        self.index = index
-        self.name = name
-        self.log = log_file
-        self.work: Work | None = None
-        self.is_ready = False
-        self.node = ""
-        self.n_done = 0
-        self.coming: Any = actor.about.remote()
-        self._actor = actor
-        self._ray = ray
-
-    def start_job(self, work: Work) -> None:
-        self.work = work
-        self.coming = self._actor.run.remote(cloudpickle.dumps(work.job))
-        work.mark_running()
-
-    def hears(self, step: int, value: float) -> bool:
-        return self.work.on_report(step, value) if self.work is not None else True
-
-    def kill(self) -> None:
-        with suppress(Exception):  # it may be dead, its node gone
-            self._ray.kill(self._actor)
-
-    def ending(self) -> Any:
-        """Return what comes once the cluster says that it is dead."""
-        return self._actor.about.remote()
+        return RayHandle(index, name, actor, self._ray, log_file)
 
 
 def _short(error: BaseException) -> str:
