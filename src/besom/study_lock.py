@@ -78,9 +78,9 @@ class StudyLock:
         until = time.monotonic() + GONE_SECONDS
         while not connection.scalar(text(LOCK), {"key": self._key}):
             found = connection.execute(text(HOLDER), {"key": self._key}).first()
-            is_ours = found is not None and tuple(found[2:]) in self._sessions
-            if (is_ours or found is None) and time.monotonic() < until:  # None: it has gone between the two questions
-                if is_ours:
+            is_another = found is not None and tuple(found[2:]) not in self._sessions
+            if not is_another and time.monotonic() < until:
+                if found is not None:  # else it has gone between the two questions
                     connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": found[2]})
                     log.debug("the network has cut off the session that held '%s'; it is ended", self._sweep)
                 time.sleep(0.1)
