@@ -222,8 +222,7 @@ def spooled_end(store: Store) -> None:
 
 
 def spooled_elsewhere(store: Store) -> None:
-    """Have an epoch wait that a lane on another machine logged, whose parent died before it told the end."""
-    mlflow(store, f"update runs set status = 'RUNNING', end_time = null where {of_run(store)}")
+    """Have an epoch wait that a lane on another machine logged, which had been cut off and told no end."""
     writer = RunWriter(*(store.mlflow_uri, store, store.spool("quick"), run_id(store), 1), is_away=True, is_quiet=True)
     writer.write(Batch(metrics=[("waited", 1.0, 1_700_000_000_000, 0)]))
     journal = store.spool("quick") / run_id(store) / "operations.jsonl"

@@ -126,6 +126,12 @@ def another_machine(address: str, hidden: Sequence[Path]) -> Iterator[str]:
         node.wait()
 
 
+def known_of(nodes: Any) -> dict[str, str]:
+    """Return what a process needs to join: the address, and the token where an earlier cluster had Ray want one."""
+    mode = {name: os.environ[name] for name in ("RAY_AUTH_MODE",) if name in os.environ}
+    return {"HOME": str(Path.home()), "RAY_ADDRESS": nodes.address, **mode}
+
+
 def lanes() -> list[psutil.Process]:
     """Return the processes of this machine that are lanes on Ray, as Ray names them."""
     found = []
@@ -203,7 +209,7 @@ class TestACluster:
         nodes.add_node(num_cpus=1, num_gpus=1)
         folder = Folder(tmp_path, besom_command)
         given = ("data.n_train=200", "train.epochs=1", "hydra.launcher.gpus_per_lane=1")
-        known = {"HOME": str(Path.home()), "RAY_ADDRESS": nodes.address}  # Ray's token is there
+        known = known_of(nodes)
         folder.besom("sweep", "quick", "--trials", "1", "--engine", "ray", *given, env=known)
         assert [trial["state"] for trial in folder.json("runs", "quick")["trials"]] == ["COMPLETE"]
 
@@ -212,12 +218,13 @@ class TestACluster:
     ) -> None:
         first = nodes.add_node(num_cpus=1)
         folder, arguments = Folder(project, besom_command), ("quick", "--trials", "10", "--engine", "ray")
-        address = f"hydra.launcher.address={nodes.address}"
+        known = known_of(nodes)
+        address = f"hydra.launcher.address={known.pop('RAY_ADDRESS')}"
         with (project / "log").open("w") as log:
             sweep = subprocess.Popen(
                 [sys.executable, "-m", "besom", "sweep", *arguments, address],
                 cwd=project,
-                env={**clean_environment, "HOME": str(Path.home())},  # Ray's token is there
+                env={**clean_environment, **known},
                 stdout=log,
                 stderr=log,
             )
@@ -237,7 +244,7 @@ class TestACluster:
         self, nodes: Any, project: Path, besom_command: BesomCommand, clean_environment: dict[str, str]
     ) -> None:
         nodes.add_node(num_cpus=1)
-        folder, known = Folder(project, besom_command), {"HOME": str(Path.home()), "RAY_ADDRESS": nodes.address}
+        folder, known = Folder(project, besom_command), known_of(nodes)
         with (project / "log").open("w") as log:
             sweep = subprocess.Popen(
                 [sys.executable, "-m", "besom", "sweep", "quick", "--trials", "4", "--engine", "ray"],
@@ -264,7 +271,7 @@ class TestACluster:
         Nor have they the images but from the parent.
         """
         folder = Folder(project, besom_command)
-        known = {"HOME": str(Path.home()), "RAY_ADDRESS": nodes.address}  # Ray's token is there
+        known = known_of(nodes)
         folder.besom("sweep", "quick", "--trials", "1", "--name", "before")  # makes the store
         with another_machine(nodes.address, [project / "mlruns" / "mlflow.db", IMAGES]) as host:
             folder.besom("sweep", "quick", "--trials", "2", "--engine", "ray", env=known)
@@ -283,7 +290,7 @@ class TestACluster:
     def test_a_node_that_does_not_share_the_disk_is_refused(
         self, nodes: Any, project: Path, besom_command: BesomCommand
     ) -> None:
-        known = {"HOME": str(Path.home()), "RAY_ADDRESS": nodes.address}
+        known = known_of(nodes)
         with another_machine(nodes.address, [project]):
             refused = besom_command("sweep", "quick", "--engine", "ray", cwd=project, env=known, timeout=240)
         assert refused.returncode == 2, refused.stderr

@@ -27,6 +27,7 @@ from broken import (
     of_run,
     running_trial,
     running_trial_without_result,
+    spooled_elsewhere,
     studies,
 )
 from conftest import BesomCommand, Folder, all_gone, lanes_of, until
@@ -191,6 +192,18 @@ def test_a_result_is_held_against_the_constraints_that_the_sweep_was_started_wit
     told, lost = load_study(store.studies_uri, "toy").trials
     assert (told.state.name, told.constraints.get("ms <= 5")) == (state, violation)
     assert (lost.state.name, lost.user_attrs["outcome"]) == ("FAIL", "parent_died")
+
+
+def test_of_a_lane_on_another_machine_that_told_no_end_all_is_delivered_and_the_run_ended(store: Store) -> None:
+    spooled_elsewhere(store)
+    mlflow(store, f"update runs set status = 'RUNNING', end_time = null where {of_run(store)}")
+    deeds = [(deed.where, deed.what) for deed in repair(store)]
+    assert [where for where, _ in deeds] == ["sweep quick", "quick/1"]
+    assert "end its run as COMPLETE" in deeds[1][1]
+    with closing(sqlite3.connect(store.mlflow_db)) as database:
+        waited = database.execute("select value from latest_metrics where key = 'waited'").fetchall()
+    assert waited == [(1.0,)]
+    assert found_in(store) == []
 
 
 def test_a_living_parents_sweep_is_left_alone(store: Store) -> None:

@@ -40,7 +40,7 @@ def test_every_engine_has_a_file_in_the_docs() -> None:
     assert NAMES == ["besom_lanes", "besom_ray", "submitit_slurm", "submitit_local", "joblib", "basic"]
 
 
-@pytest.mark.parametrize(("name", "text"), zip(NAMES, SHOWN, strict=True), ids=NAMES)
+@pytest.mark.parametrize(("name", "text"), list(zip(NAMES, SHOWN, strict=True)), ids=NAMES)
 def test_the_file_that_the_docs_show_for_an_engine_is_whole(
     name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

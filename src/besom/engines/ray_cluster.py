@@ -26,6 +26,8 @@ SOCKET = "/besom-12345678.tmp/session_2026-11-29_00-53-22_790780_12345678/socket
 """What comes behind the place of a cluster's folder, as long as it gets."""
 OBJECTS = 256 * 2**20
 """Bytes that a cluster of our own has for objects beside the offered arrays: jobs and their returns."""
+WITH_TOKEN = "; where it is there and wants a token: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token"
+"""Ray sends its token to an address that somebody gives only if it is told so."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # what besom starts reports to nobody
     "RAY_process_group_cleanup_enabled": "1",  # what a lane's job has started ends with it
@@ -109,8 +111,9 @@ def cluster(address: str | None, n_lanes: int | None, share: Share, to_carry: in
         except Exception as error:  # of many kinds: ConnectionError, RuntimeError, ValueError, Ray's own
             ray.shutdown()
             where = f"hydra.launcher.address={address or os.environ.get('RAY_ADDRESS')}" if not is_own else "here"
+            how = "" if is_own else WITH_TOKEN
             raise ConfigError(
-                f"no Ray cluster {'can be started' if is_own else 'answers at'} {where}: {one_line(error)[:500]}"
+                f"no Ray cluster {'can be started' if is_own else 'answers at'} {where}: {one_line(error)[:500]}{how}"
             ) from error
         try:
             yield ray
