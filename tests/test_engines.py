@@ -39,6 +39,8 @@ from besom.engines.engine import Engine, Job, WorkerDied
 from besom.engines.launcher import LanesLauncher, compose_job, job_folder
 from besom.engines.storage_reporter import StorageReporter
 from besom.errors import ConfigError
+from besom.machine import this_machine
+from besom.reporting import current_trial
 from besom.results import TrialResult
 from besom.storage import open_storage
 
@@ -431,6 +433,26 @@ def test_a_swept_task_crosses_by_plain_pickle_and_unwraps_to_the_apps_own() -> N
     assert swept.__wrapped__ is swept.task_function
 
 
+@pytest.mark.parametrize(("machine", "is_elsewhere"), [(this_machine(), False), ("another/boot", True)])
+def test_a_swept_task_knows_whether_its_parent_is_on_another_machine(
+    machine: str, is_elsewhere: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def task(config: DictConfig) -> float:
+        handle = current_trial()
+        assert handle is not None
+        seen.append(handle.is_elsewhere)
+        return 0.5
+
+    hydra = OmegaConf.create({"job": {"num": 0}, "runtime": {"output_dir": str(tmp_path)}})
+    monkeypatch.setattr("besom.engines.batches.HydraConfig.get", lambda: hydra)
+    swept = SweptTask(task, "sqlite://", "study", {}, machine=machine)
+    assert pickle.loads(pickle.dumps(swept)).machine == machine
+    assert swept(OmegaConf.create({})) == 0.5
+    assert seen == [is_elsewhere]
+
+
 class TestReportsThroughTheStorage:
     """The channel of trials under foreign launchers, as Optuna's own trial would behave."""
 
@@ -464,6 +486,11 @@ class TestReportsThroughTheStorage:
     def test_with_several_objectives_reports_are_let_go(self, url: str) -> None:
         study = self.study(url, ["minimize", "maximize"])
         assert not StorageReporter(url, "study", {})(0, 0, 0.5)
+        assert study.trials[0].intermediate_values == {}
+
+    def test_on_another_machine_a_file_of_sqlite_is_not_written(self, url: str) -> None:
+        study = self.study(url, ["minimize"])
+        assert not StorageReporter(url, "study", PRUNER, is_elsewhere=True)(0, 0, 1.5)
         assert study.trials[0].intermediate_values == {}
 
     def test_no_connection_crosses_to_another_process(self, url: str) -> None:

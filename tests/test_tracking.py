@@ -21,6 +21,7 @@ from besom.data import Dataset
 from besom.datasets.scaling import Scaling
 from besom.errors import ConfigError, NotFound
 from besom.paths import Store
+from besom.spool.client import RunWriter
 from besom.tracker import NoTracker, Tracker
 from besom.tracking import (
     ENVIRONMENT,
@@ -338,6 +339,30 @@ class TestOneRun:
         logger.end(status)
         run = client.get_run(logger.run_id)
         assert (run.info.status, run.data.tags["state"]) == (status, state)
+
+    @pytest.mark.parametrize(
+        ("is_elsewhere", "uri", "waits"),
+        [(False, None, False), (True, None, True), (True, "http://127.0.0.1:9", False)],
+        ids=["here", "elsewhere", "elsewhere, with a server"],
+    )
+    def test_on_another_machine_what_is_logged_waits_where_mlflow_is_a_file(
+        self,
+        is_elsewhere: bool,
+        uri: str | None,
+        waits: bool,
+        store: Store,
+        client: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        run_id = begun(store, "sweep").run_id
+        told: list[Any] = []
+        if uri is not None:  # nothing answers there
+            monkeypatch.setattr(RunWriter, "_attempt", lambda self, operation, files: told.append(operation))
+        logger = RunLogger.attach(uri or store.mlflow_uri, run_id, store, 0, is_elsewhere=is_elsewhere)
+        logger.log_epoch(0, {"val_loss": 0.5})
+        assert logger.is_spooling is waits
+        assert ("val_loss" in client.get_run(run_id).data.metrics) is (not waits and uri is None)
+        assert len(told) == (0 if uri is None else 2)
 
     def test_epochs_become_steps(self, logger: RunLogger, client: Any) -> None:
         for epoch, loss in enumerate([0.5, 0.25, 0.75]):
