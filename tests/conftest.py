@@ -104,6 +104,20 @@ class Folder:
             return database.execute(query).fetchall()
 
 
+def begun(folder: Path, environment: Mapping[str, str], *args: str) -> subprocess.Popen[str]:
+    """Start ``besom sweep ARGS`` in the background, in a session of its own, its output in the folder's ``log``."""
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "besom", "sweep", *args],
+            cwd=folder,
+            env=dict(environment),
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+
+
 @pytest.fixture(scope="session")
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a user who has set nothing up: a new home, no store, no tracking server."""

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from conftest import BesomCommand, Folder, until
+from conftest import BesomCommand, Folder, begun, until
 from databases import PASSWORD, Postgres, postgres
 from servers import mlflow_server
 from test_same_bits import GRID, weights
@@ -98,16 +97,7 @@ def whole(url: str) -> str:
 
 def started(folder: Folder, database: str, environment: dict[str, str], *args: str) -> subprocess.Popen[str]:
     """Start a sweep in the background, its output in ``log``."""
-    with (folder.path / "log").open("a") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "besom", "sweep", *args],
-            cwd=folder.path,
-            env={**environment, "BESOM_STORAGE": whole(database)},
-            stdout=log,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-        )
+    return begun(folder.path, {**environment, "BESOM_STORAGE": whole(database)}, *args)
 
 
 def n_ended(server: Postgres, database: str) -> int:

@@ -16,7 +16,7 @@ import mlxtend.data
 import numpy as np
 import psutil
 import pytest
-from conftest import BesomCommand, Folder, all_gone, until
+from conftest import BesomCommand, Folder, all_gone, begun, until
 
 from besom import offered
 from besom.engines.engine import OnReport, WorkerDied
@@ -220,14 +220,7 @@ class TestACluster:
         folder, arguments = Folder(project, besom_command), ("quick", "--trials", "10", "--engine", "ray")
         known = known_of(nodes)
         address = f"hydra.launcher.address={known.pop('RAY_ADDRESS')}"
-        with (project / "log").open("w") as log:
-            sweep = subprocess.Popen(
-                [sys.executable, "-m", "besom", "sweep", *arguments, address],
-                cwd=project,
-                env={**clean_environment, **known},
-                stdout=log,
-                stderr=log,
-            )
+        sweep = begun(project, {**clean_environment, **known}, *arguments, address)
         until(lambda: len(list(project.glob("mlruns/jobs/quick/*/result.json"))) >= 1, 120)
         assert folder.json("status", "quick")["running"] == 1
         nodes.add_node(num_cpus=2)
@@ -245,14 +238,7 @@ class TestACluster:
     ) -> None:
         nodes.add_node(num_cpus=1)
         folder, known = Folder(project, besom_command), known_of(nodes)
-        with (project / "log").open("w") as log:
-            sweep = subprocess.Popen(
-                [sys.executable, "-m", "besom", "sweep", "quick", "--trials", "4", "--engine", "ray"],
-                cwd=project,
-                env={**clean_environment, **known},
-                stdout=log,
-                stderr=log,
-            )
+        sweep = begun(project, {**clean_environment, **known}, "quick", "--trials", "4", "--engine", "ray")
         until(lambda: len(list(project.glob("mlruns/jobs/quick/*/result.json"))) >= 1, 120)
         assert lanes()
         sweep.kill()
@@ -391,15 +377,7 @@ def test_a_sweep_on_its_own_cluster_survives_kill_9_and_leaves_nothing_running(
     project: Path, besom_command: BesomCommand, clean_environment: dict[str, str]
 ) -> None:
     folder, given = Folder(project, besom_command), ("quick", "--trials", "4", "--engine", "ray", "data.n_train=1000")
-    with (project / "log").open("w") as log:
-        sweep = subprocess.Popen(
-            [sys.executable, "-m", "besom", "sweep", *given],
-            cwd=project,
-            env=clean_environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    sweep = begun(project, clean_environment, *given)
     until(lambda: len(list(project.glob("mlruns/jobs/quick/*/result.json"))) >= 1, 120)
     started = psutil.Process(sweep.pid).children(recursive=True)
     assert any("raylet" in " ".join(process.cmdline()) for process in started)

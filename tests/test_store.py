@@ -15,7 +15,7 @@ from conftest import BesomCommand
 
 from besom.app.store import create_store, databases_of, refuse_two_machines
 from besom.errors import ConfigError, SweepLocked
-from besom.lock import is_of_another_machine, parent_lock, process_identity
+from besom.lock import is_of_another_boot, parent_lock, process_identity
 from besom.paths import Store, write_atomically
 
 pytestmark = pytest.mark.filterwarnings(
@@ -115,4 +115,4 @@ class TestOneStoreOfTwoMachines:
         refuse_two_machines(store, "ours", databases_of(store, store.studies_uri, store.mlflow_uri))
 
     def test_a_process_of_this_machine_is_none_of_another(self) -> None:
-        assert not is_of_another_machine(process_identity())
+        assert not is_of_another_boot(process_identity())

@@ -84,9 +84,9 @@ def is_dead(identity: Mapping[str, Any]) -> bool:
         return False
     if identity.get("host") != socket.gethostname():
         return False
-    known, here = str(identity.get("process_boot") or ""), _namespace()
-    if known and known.partition("/")[0] != boot():
+    if is_of_another_boot(identity):
         return True  # the machine was started again since
+    known, here = str(identity.get("process_boot") or ""), _namespace()
     if (identity.get("process_namespace") or here) != here:
         return False
     return _is_another(pid, known, started)
@@ -176,10 +176,13 @@ def refuse_if_locked(path: Path, sweep: str) -> None:
             os.close(handle)
 
 
-def is_of_another_machine(identity: Mapping[str, Any]) -> bool:
-    """Tell whether a process of `process_identity` runs under another kernel; containers of one machine share it."""
-    its = str(identity.get("process_boot") or "").partition("/")[0]
-    return bool(its) and its != boot()
+def is_of_another_boot(identity: Mapping[str, Any]) -> bool:
+    """Tell whether a process of `process_identity` runs, or ran, under another kernel than this one.
+
+    That is another machine, or this one before it was started again; containers of one machine share a kernel.
+    """
+    known = str(identity.get("process_boot") or "")
+    return bool(known) and known.partition("/")[0] != boot()
 
 
 def holder_of(path: Path) -> dict[str, Any] | None:

@@ -98,20 +98,17 @@ def sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     store, name = plan.made.store, plan.name
     refuse_read_only(store)
     refuse_if_locked(store.lock(name), name)
-    _refuse_two_machines(plan)
-    checked_file(tracking_uri(plan.trial))
+    uri = tracking_uri(plan.trial)
+    databases = databases_of(store, plan.settings.storage, uri)
+    refuse_two_machines(store, name, databases)
+    checked_file(uri)
     with study_lock(plan.settings.storage, name):  # another machine may work on it, from a store of its own
-        _sweep(plan, fresh=fresh)
-    for database in databases_of(store, plan.settings.storage, tracking_uri(plan.trial)):
+        _sweep(plan, databases, fresh=fresh)
+    for database in databases:
         fold_in(database)
 
 
-def _refuse_two_machines(plan: PlannedSweep) -> None:
-    store, uri = plan.made.store, tracking_uri(plan.trial)
-    refuse_two_machines(store, plan.name, databases_of(store, plan.settings.storage, uri))
-
-
-def _sweep(plan: PlannedSweep, *, fresh: bool) -> None:
+def _sweep(plan: PlannedSweep, databases: Sequence[Path], *, fresh: bool) -> None:
     store, name = plan.made.store, plan.name
     if fresh:
         refuse_to_replace(store, name, plan.settings.storage)
@@ -134,7 +131,7 @@ def _sweep(plan: PlannedSweep, *, fresh: bool) -> None:
     with _told_of_full_disk(store), _lanes_warming_up(plan, is_needed=is_needed):
         create_store(store)
         with parent_lock(store.lock(name), name):
-            _refuse_two_machines(plan)  # again: of two that began at once each may have seen no other
+            refuse_two_machines(store, name, databases)  # again: of two that began at once each may have seen no other
             is_resume = stored is not None and store.snapshot(name).is_dir()
             _run(plan, fresh=fresh, is_resume=is_resume, trains=is_needed)
 

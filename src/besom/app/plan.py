@@ -77,8 +77,9 @@ def planned(request: SweepRequest) -> Iterator[PlannedSweep]:
     """Compose and check a sweep; creates nothing outside a temporary folder."""
     with staged() as (stage, base):
         stem = stage.take_sweep(request.sweep)
-        lanes = [] if stage.chooses_launcher(stem) else _lanes_if_set_up(request.overrides)
-        completion = _Completion(stem, request, stage.chooses_launcher(stem))
+        is_chosen_by_file = stage.chooses_launcher(stem)
+        lanes = [] if is_chosen_by_file else _lanes_if_set_up(request.overrides)
+        completion = _Completion(stem, request, is_chosen_by_file)
         made = Composed.of(stage, base, [f"sweeps={stem}", *lanes, *request.overrides], completion)
         with values_of_users(made.overrides):
             plan = _checked(stage, made)

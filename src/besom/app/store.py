@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from besom.contained import refuse_linked_databases
 from besom.databases import is_there
 from besom.errors import ConfigError, ResumeError, StoreDamaged, StoreReadOnly, SweepLocked
-from besom.lock import holder_of, is_of_another_machine, open_lock
+from besom.lock import holder_of, is_of_another_boot, open_lock
 from besom.paths import Store, write_atomically
 from besom.results import TrialResult
 from besom.tracking import fix_environment
@@ -86,7 +86,7 @@ def refuse_two_machines(store: Store, name: str, databases: Sequence[Path]) -> N
     for lock in store.locks.glob("[!.]*"):
         with suppress(OSError, ConfigError):  # nobody can tell, or a file that is no lock of a sweep
             holder = None if lock.name == name else holder_of(lock)
-            if holder is None or not is_of_another_machine(holder):
+            if holder is None or not is_of_another_boot(holder):
                 continue
             elsewhere = {store.studies_db: store.storage(lock.name), store.mlflow_db: store.tracking_uri(lock.name)}
             if both := [str(file) for file in databases if not is_there(elsewhere[file])]:

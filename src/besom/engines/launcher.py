@@ -46,6 +46,11 @@ def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[s
     return config
 
 
+def sweep_folder(config: DictConfig) -> Path:
+    """Return the folder of the sweep that a config is of, as it is now: a task may move to another one."""
+    return Path(os.path.abspath(str(config.hydra.sweep.dir)))
+
+
 def job_folder(config: DictConfig) -> Path:
     """Return the folder of a composed job."""
     return Path(str(OmegaConf.select(config, "hydra.sweep.dir"))) / str(OmegaConf.select(config, "hydra.sweep.subdir"))

@@ -64,12 +64,17 @@ def check_ray(address: str | None) -> None:
     """Raise `ConfigError` where there is no Ray, or an address that lanes cannot use."""
     if find_spec("ray") is None:
         raise ConfigError("hydra/launcher=besom_ray needs Ray, which is not installed; pip install 'besom[ray]'")
-    name, address = ("hydra.launcher.address", address) if address else ("RAY_ADDRESS", os.environ.get("RAY_ADDRESS"))
+    name, address = _given(address)
     if address is not None and address.startswith("ray://"):
         raise ConfigError(
             f"{name}={address!r} is Ray Client's, and a sweep's parent has to be on a node of the "
             "cluster; expected HOST:PORT of its GCS, or 'auto', there"
         )
+
+
+def _given(address: str | None) -> tuple[str, str | None]:
+    """Return by which name an address is given, and the address; None where there is none."""
+    return ("hydra.launcher.address", address) if address else ("RAY_ADDRESS", os.environ.get("RAY_ADDRESS") or None)
 
 
 @contextmanager
@@ -85,7 +90,8 @@ def cluster(address: str | None, n_lanes: int | None, share: Share, to_carry: in
         ConfigError: there is no such cluster, or none can be started.
     """
     check_ray(address)
-    is_own = address is None and not os.environ.get("RAY_ADDRESS")
+    name, given = _given(address)
+    is_own = given is None
     if is_own:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
@@ -110,11 +116,8 @@ def cluster(address: str | None, n_lanes: int | None, share: Share, to_carry: in
             raise
         except Exception as error:  # of many kinds: ConnectionError, RuntimeError, ValueError, Ray's own
             ray.shutdown()
-            where = f"hydra.launcher.address={address or os.environ.get('RAY_ADDRESS')}" if not is_own else "here"
-            how = "" if is_own else WITH_TOKEN
-            raise ConfigError(
-                f"no Ray cluster {'can be started' if is_own else 'answers at'} {where}: {one_line(error)[:500]}{how}"
-            ) from error
+            what, how = ("can be started here", "") if is_own else (f"answers at {name}={given}", WITH_TOKEN)
+            raise ConfigError(f"no Ray cluster {what}: {one_line(error)[:500]}{how}") from error
         try:
             yield ray
         finally:

@@ -6,7 +6,6 @@ loop does. Knows nothing of Keras, MLflow or lanes.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -22,7 +21,7 @@ from omegaconf import DictConfig
 from besom.code_watch import CodeWatch
 from besom.configs.frozen import frozen_context, remembering_context
 from besom.engines.engine import Engine, Job, WorkerDied
-from besom.engines.launcher import job_folder, ran_in, result_of
+from besom.engines.launcher import job_folder, ran_in, result_of, sweep_folder
 from besom.errors import DiskFull, UserError
 from besom.judge import reason_of
 from besom.reporting import TrialHandle
@@ -63,7 +62,7 @@ def sweep(
         SweepStopped: more trials failed than ``max_failure_rate`` allows.
         KeyboardInterrupt: Ctrl-C; what ran is closed, the sweep can be resumed.
     """
-    folder = Path(os.path.abspath(str(master.hydra.sweep.dir)))
+    folder = sweep_folder(master)
     settings = sweep_settings.read(
         raw, arguments, app=master.hydra.job.name, folder=folder, loader=context.config_loader, master=master
     )

@@ -142,9 +142,10 @@ def _freed(one: Waiting, trials: Sequence[FrozenTrial], holder: Mapping[str, Any
 
     Its journal alone does not say so where a process of another machine wrote it, which may have been cut off.
     """
-    known = isinstance(one.trial, int) and 0 <= one.trial < len(trials)  # the journal may be anybody's
-    is_over = holder is None and known and trials[one.trial or 0].state.is_finished()
-    return replace(one, is_free=True) if is_over else one
+    number = one.trial
+    if holder is not None or not isinstance(number, int) or not 0 <= number < len(trials):  # it may be anybody's
+        return one
+    return replace(one, is_free=True) if trials[number].state.is_finished() else one
 
 
 def why_no_sweep(name: str, attributes: Mapping[str, Any]) -> str | None:

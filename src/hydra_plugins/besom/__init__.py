@@ -95,8 +95,10 @@ class WarmLauncher(Launcher):
 
     def engine(self, n_objectives: int = 1) -> PoolLauncher:
         """Return the warm lanes, started when first asked for."""
+        from besom.engines.launcher import sweep_folder
+
         if self._lanes is None:
-            self._lanes = self.start(n_objectives, Path(os.path.abspath(str(self.config.hydra.sweep.dir))))
+            self._lanes = self.start(n_objectives, sweep_folder(self.config))
         return self._lanes
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
